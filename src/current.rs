@@ -1,0 +1,237 @@
+//! The calling thread's place in the runtime: its record, and how it joins and leaves.
+//!
+//! Owns: the process's registry, the thread-local pointer that a safepoint follows, attaching and detaching. Leaves to
+//! `protocol` the order of the steps, to `runtime` the process-wide set-up.
+//! [`Attachment`]'s drop may block for the microseconds that somebody holds a pin.
+//!
+//! **Signal context:** [`owns`] and [`of_thread`] only.
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::error::AttachError;
+use crate::platform::{futex, handler, nudge};
+use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
+use crate::protocol::record::{Owner, Record};
+use crate::protocol::registry::{Full, Registry, ThreadId};
+use crate::protocol::slot::Entry;
+use crate::runtime;
+
+pub(crate) static REGISTRY: Registry = Registry::new();
+
+/// What an unattached thread's safepoints look at: nobody ever raises into it, so no safepoint needs a null check.
+static UNATTACHED: Record = Record::new(u32::MAX);
+
+thread_local! {
+    /// No destructor and a constant initial value: reading it is one load from the thread pointer.
+    static CURRENT: Cell<&'static Record> = const { Cell::new(&UNATTACHED) };
+    static MEMBERSHIP: RefCell<Option<Membership>> = const { RefCell::new(None) };
+}
+
+/// The record that the calling thread's safepoints look at.
+#[inline(always)]
+pub(crate) fn record() -> &'static Record {
+    CURRENT.with(Cell::get)
+}
+
+/// The calling thread's own record, if it is attached.
+#[inline(always)]
+pub(crate) fn owner() -> Option<Owner> {
+    let record = record();
+    if std::ptr::eq(record, &raw const UNATTACHED) { None } else { Some(Owner::of(record)) }
+}
+
+/// For the handler: the record at this address.
+pub(crate) fn owns(address: usize) -> Option<&'static Record> {
+    REGISTRY.owns(address)
+}
+
+/// For the handler, when the kernel lost a signal's details: the record of this `pthread_self`. Looks at every record.
+pub(crate) fn of_thread(thread: usize) -> Option<&'static Record> {
+    (0..).map_while(|index| REGISTRY.record(index)).find(|r| r.is_owned_by(thread))
+}
+
+impl ThreadId {
+    /// The calling thread's id, if it is attached.
+    ///
+    /// ```
+    /// assert_eq!(throwto::ThreadId::current(), None);
+    /// let attachment = throwto::attach()?;
+    /// assert_eq!(throwto::ThreadId::current(), Some(attachment.id()));
+    /// # Ok::<(), throwto::AttachError>(())
+    /// ```
+    pub fn current() -> Option<Self> {
+        MEMBERSHIP.try_with(|m| m.try_borrow().ok()?.as_ref().map(|m| m.id)).ok()?
+    }
+}
+
+/// One thread's membership. Its drop, at the latest at the thread's end, is the exit path.
+struct Membership {
+    id: ThreadId,
+    owner: Owner,
+    attachments: usize,
+    /// Delivered and not yet caught: settled as caught when the thread ends.
+    in_flight: Vec<Arc<ReceiptCell>>,
+}
+
+/// Keeps the calling thread attached; the thread can be raised into while one of these lives.
+///
+/// Attachments nest: the thread is detached when the last one is dropped, or at its end. Exceptions that are then still
+/// pending end as [`ReceiptState::TargetEnded`].
+///
+/// The guard belongs to its thread. Dropping it elsewhere does not compile:
+///
+/// ```compile_fail
+/// let attachment = throwto::attach().unwrap();
+/// std::thread::spawn(move || drop(attachment));
+/// ```
+#[must_use = "the thread is detached when the guard is dropped"]
+#[derive(Debug)]
+pub struct Attachment {
+    id: ThreadId,
+    _thread: PhantomData<*const ()>,
+}
+
+impl Attachment {
+    /// The thread's id.
+    pub fn id(&self) -> ThreadId {
+        self.id
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let last = MEMBERSHIP.try_with(|cell| {
+            let mut membership = cell.borrow_mut();
+            let attachments = &mut membership.as_mut()?.attachments;
+            *attachments -= 1;
+            if *attachments == 0 { membership.take() } else { None }
+        });
+        // Outside the borrow: the exit path drops exceptions, whose destructors may do anything.
+        drop(last);
+    }
+}
+
+/// Attaches the calling thread: from now on it can be raised into, by its [`ThreadId`], its kernel thread number or its
+/// name.
+///
+/// Threads started by [`thread::spawn`](crate::thread::spawn) attach by themselves. Calls nest.
+///
+/// # Errors
+/// [`AttachError`] if the nudge signal cannot reach this thread, if the attach limit is reached or memory is short.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
+/// assert!(throwto::safepoint().unwrap_err().is::<throwto::Stop>());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn attach() -> Result<Attachment, AttachError> {
+    let nested = MEMBERSHIP.with_borrow_mut(|membership| {
+        membership.as_mut().map(|m| {
+            m.attachments += 1;
+            m.id
+        })
+    });
+    if let Some(id) = nested {
+        return Ok(Attachment { id, _thread: PhantomData });
+    }
+    let id = register(std::thread::current().name().map(Arc::from), None)?;
+    let attachment = adopt(id);
+    hear_a_nudge()?;
+    Ok(attachment)
+}
+
+/// Registers a thread that is about to start, or the calling one.
+pub(crate) fn register(name: Option<Arc<str>>, parent: Option<ThreadId>) -> Result<ThreadId, AttachError> {
+    let config = runtime::ready()?;
+    REGISTRY.register(name, parent, config.attach_limit).map_err(|full| match full {
+        Full::Limit { limit } => AttachError::Limit { limit },
+        Full::Memory => AttachError::OutOfMemory,
+    })
+}
+
+/// Makes the calling thread the owner of the registered `id`.
+pub(crate) fn adopt(id: ThreadId) -> Attachment {
+    if let Some(record) = REGISTRY.record(id.index()) {
+        record.begin(handler::this_thread(), nudge::os_tid());
+        REGISTRY.bind(id, nudge::os_tid());
+        let membership = Membership { id, owner: Owner::of(record), attachments: 1, in_flight: Vec::new() };
+        MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
+        CURRENT.set(record);
+    }
+    Attachment { id, _thread: PhantomData }
+}
+
+/// Sends the calling thread a nudge and tells why it did not arrive, if it did not.
+fn hear_a_nudge() -> Result<(), AttachError> {
+    let signal = runtime::signal();
+    let record = record();
+    if nudge::is_blocked(signal) {
+        return Err(AttachError::SignalBlocked { signal });
+    }
+    let heard = record.heard();
+    // A directed signal to oneself is handled before the call that sent it returns.
+    nudge::send(record, nudge::os_tid(), signal);
+    if record.heard() == heard { Err(AttachError::HandlerReplaced { signal }) } else { Ok(()) }
+}
+
+/// A registered thread that never started.
+pub(crate) fn never_started(id: ThreadId) {
+    if let Some(record) = REGISTRY.record(id.index()) {
+        end(id, Owner::of(record));
+    }
+}
+
+fn end(id: ThreadId, owner: Owner) {
+    owner.begin_exit();
+    await_pins(owner);
+    settle(owner.close(), ReceiptState::TargetEnded);
+    REGISTRY.release(id);
+    runtime::note_end();
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        CURRENT.set(&UNATTACHED);
+        end(self.id, self.owner);
+        for receipt in self.in_flight.drain(..) {
+            wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
+        }
+    }
+}
+
+/// Sleeps until nobody has the owner's record pinned.
+#[cold]
+pub(crate) fn await_pins(owner: Owner) {
+    while let Some(word) = owner.await_pins() {
+        futex::wait(futex::low_half(owner.record().attention_word()), word.futex(), None);
+    }
+}
+
+/// Ends undelivered entries: receipts first, then the exceptions' destructors, with no lock held.
+pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {
+    for entry in entries {
+        let (receipt, after) = entry.settle(outcome);
+        wake_receipt(&receipt, after);
+    }
+}
+
+pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
+    if after == AfterSettle::Wake {
+        futex::wake_all(receipt.word());
+    }
+}
+
+/// Remembers a delivered receipt until it is caught, or the thread ends.
+pub(crate) fn note_delivered(receipt: &Arc<ReceiptCell>) {
+    let _ = MEMBERSHIP.try_with(|cell| {
+        if let Ok(mut membership) = cell.try_borrow_mut()
+            && let Some(membership) = membership.as_mut()
+        {
+            membership.in_flight.retain(|r| !r.state().is_final());
+            membership.in_flight.push(Arc::clone(receipt));
+        }
+    });
+}

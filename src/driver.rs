@@ -1,0 +1,275 @@
+//! The driver: the one background thread. It looks again where a raiser could not wait.
+//!
+//! Owns: verifying raises into threads that looked as if running, nudging again with back-off, climbing ladders, running
+//! hooks. Leaves to the raiser the first nudge, to the handler what a nudge does. Started by the first note; blocks
+//! every signal; inherits nothing.
+//!
+//! **Signal context:** no.
+//!
+//! For each note:
+//!
+//! 1. `delist`, so that later raises leave a new note;
+//! 2. one heavy fence for all notes of this round (invariant I1 of `protocol::record`);
+//! 3. look at the region: running — done, it meets the word by itself; waiting — wake; window — nudge; foreign — climb;
+//! 4. still there: again after 1, 2, 4 .. 50 ms, until the exception is delivered or revoked or the region ends.
+//!
+//! - I1. A hook runs only while its record is pinned and the region, read behind a heavy fence after the pin, still has
+//!   that hook: the region cannot end while it runs (I4 of `protocol::record`).
+//! - I2. No lock of this crate is held while a hook runs.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::current::REGISTRY;
+use crate::foreign;
+use crate::platform::{direct, futex, membarrier, nudge, probe};
+use crate::protocol::record::{Pin, Record};
+use crate::protocol::registry::ThreadId;
+use crate::protocol::word::{Kind, Level, Region};
+use crate::raise::release;
+use crate::runtime;
+use crate::safepoint::HOOKED;
+
+/// How the driver sleeps, as note-givers must know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    Awake,
+    /// It wakes by itself within [`DOZE`].
+    Dozing,
+    /// It sleeps until it is told.
+    Deep,
+}
+
+/// Notes for the driver, and the counters that it and the raisers keep.
+pub(crate) struct Inbox {
+    notes: Vec<ThreadId>,
+    started: bool,
+    sleep: Sleep,
+    nudges: u64,
+    renudges: u64,
+    hook_panics: u64,
+}
+
+static INBOX: Mutex<Inbox> = Mutex::new(Inbox::new());
+static BELL: Condvar = Condvar::new();
+
+/// A raise into a thread that looked as if running is verified at the latest after this.
+const DOZE: Duration = Duration::from_millis(1);
+/// Rounds without work before the driver sleeps deeply.
+const PATIENCE: u32 = 32;
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Inbox {
+    const fn new() -> Self {
+        Self { notes: Vec::new(), started: false, sleep: Sleep::Awake, nudges: 0, renudges: 0, hook_panics: 0 }
+    }
+
+    /// `urgent` wakes the driver from a doze too: there is a ladder to climb.
+    fn add(&mut self, id: ThreadId, urgent: bool) {
+        self.notes.push(id);
+        if !self.started {
+            self.started = start();
+        } else if self.sleep == Sleep::Deep || urgent && self.sleep == Sleep::Dozing {
+            self.sleep = Sleep::Awake;
+            BELL.notify_one();
+        }
+    }
+}
+
+fn inbox() -> MutexGuard<'static, Inbox> {
+    INBOX.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counters of the process so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Signals sent by raisers.
+    pub nudges: u64,
+    /// Signals sent again by the driver.
+    pub renudges: u64,
+    /// Signals sent again by the handler to outlast another handler.
+    pub requeued: u64,
+    /// Signals that the handler passed on, since they were not ours.
+    pub foreign_signals: u64,
+    /// Signals that wore our code and were ignored: from another process, or for another thread.
+    pub forged_signals: u64,
+    /// Hooks that panicked; the ladder went on.
+    pub hook_panics: u64,
+}
+
+/// The counters of the process so far.
+///
+/// ```
+/// assert_eq!(throwto::stats().forged_signals, 0);
+/// ```
+pub fn stats() -> Stats {
+    let (requeued, foreign_signals, forged_signals) = crate::platform::handler::counts();
+    let inbox = inbox();
+    Stats {
+        nudges: inbox.nudges,
+        renudges: inbox.renudges,
+        requeued,
+        foreign_signals,
+        forged_signals,
+        hook_panics: inbox.hook_panics,
+    }
+}
+
+/// Counts a nudge that a raiser has sent, and leaves a note about its target if `enlist`.
+pub(crate) fn nudged(id: ThreadId, enlist: bool, urgent: bool) {
+    let mut inbox = inbox();
+    inbox.nudges += 1;
+    if enlist {
+        inbox.add(id, urgent);
+    }
+}
+
+/// Asks the driver to look at `id` within a millisecond.
+pub(crate) fn note(id: ThreadId) {
+    inbox().add(id, false);
+}
+
+fn start() -> bool {
+    std::thread::Builder::new().name("throwto-driver".into()).stack_size(256 << 10).spawn(run).is_ok()
+}
+
+/// In a forked child: the driver has not started and has no notes.
+pub(crate) fn reset_after_fork(inbox: &mut Inbox) {
+    *inbox = Inbox { nudges: inbox.nudges, renudges: inbox.renudges, ..Inbox::new() };
+}
+
+/// Keeps the driver out of its inbox while the process forks.
+pub(crate) fn hold_for_fork() -> MutexGuard<'static, Inbox> {
+    inbox()
+}
+
+/// One thread that the driver keeps an eye on.
+struct Watch {
+    attempt: u32,
+    due: Instant,
+}
+
+fn run() {
+    nudge::block_all();
+    let mut watched: HashMap<ThreadId, Watch> = HashMap::new();
+    let mut fresh = Vec::new();
+    let mut idle_rounds = 0;
+    loop {
+        sleep(&mut fresh, &watched, idle_rounds);
+        idle_rounds = if fresh.is_empty() && watched.is_empty() { idle_rounds + 1 } else { 0 };
+        if !fresh.is_empty() {
+            let pins: Vec<Pin<'static>> = fresh.iter().filter_map(|id| REGISTRY.pin(*id)).collect();
+            for pin in pins {
+                pin.record().delist();
+                release(pin);
+            }
+            membarrier::heavy_fence();
+        }
+        let now = Instant::now();
+        for id in fresh.drain(..) {
+            watched.insert(id, Watch { attempt: 0, due: now });
+        }
+        watched.retain(|id, watch| watch.due > now || look(*id, watch));
+    }
+}
+
+/// Waits for notes, or for the next watch to fall due, and takes the notes.
+fn sleep(fresh: &mut Vec<ThreadId>, watched: &HashMap<ThreadId, Watch>, idle_rounds: u32) {
+    let next = watched.values().map(|watch| watch.due).min();
+    let mut inbox = inbox();
+    if inbox.notes.is_empty() {
+        let pause = match next {
+            Some(due) => Some(due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE)),
+            None if idle_rounds < PATIENCE => Some(DOZE),
+            None => None,
+        };
+        inbox.sleep = if pause.is_some_and(|pause| pause <= DOZE) { Sleep::Dozing } else { Sleep::Deep };
+        inbox = match pause {
+            Some(pause) => BELL.wait_timeout(inbox, pause).unwrap_or_else(PoisonError::into_inner).0,
+            None => BELL.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+        };
+        inbox.sleep = Sleep::Awake;
+    }
+    std::mem::swap(fresh, &mut inbox.notes);
+}
+
+/// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
+fn look(id: ThreadId, watch: &mut Watch) -> bool {
+    let Some(pin) = REGISTRY.pin(id) else { return false };
+    let pause = climb(pin.record(), watch.attempt);
+    release(pin);
+    match pause {
+        Some(pause) => {
+            watch.attempt += 1;
+            watch.due = Instant::now() + pause;
+            true
+        }
+        None => false,
+    }
+}
+
+/// One attempt. The pause until the next, or `None` when the thread needs no more help.
+fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
+    if !record.attention().calls() {
+        return None;
+    }
+    let region = record.region();
+    match region.level() {
+        Level::Uninterruptible => return None,
+        Level::Shielded => {
+            let (until, now) = (record.shield_until(), futex::now());
+            if until > now {
+                return (until != u64::MAX && region.kind() != Kind::Running)
+                    .then(|| Duration::from_nanos(until - now));
+            }
+        }
+        Level::Unmasked | Level::Masked => {}
+    }
+    match region.kind() {
+        Kind::Running => return None,
+        Kind::Waiting => {
+            futex::wake(futex::low_half(record.attention_word()), 1);
+            return None;
+        }
+        Kind::Window => again(record),
+        Kind::Foreign => foreign_rungs(record, region, attempt),
+    }
+    Some(Duration::from_millis(1 << attempt.min(6)).min(LONGEST_PAUSE))
+}
+
+fn again(record: &'static Record) {
+    inbox().renudges += 1;
+    nudge::send(record, record.os_tid(), runtime::signal());
+}
+
+/// The rungs that this region allows, in their order. A thread that is running in there gets no signal: no call of its
+/// could be broken.
+fn foreign_rungs(record: &'static Record, region: Region, attempt: u32) {
+    let blocked = probe::probe(record.os_tid());
+    if !matches!(blocked, probe::Probe::Running) {
+        if region.has(Region::FAIL) {
+            let _armed = direct::arm(&record.order, blocked);
+        }
+        again(record);
+    }
+    if region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL)) {
+        run_hook(record);
+    }
+}
+
+/// Runs the region's hook, if the region is still the one that has it. The caller holds a pin.
+fn run_hook(record: &'static Record) {
+    // The owner may have left before the pin was there: only what is seen behind this fence stays (I1).
+    membarrier::heavy_fence();
+    if !record.region().has(Region::HOOK) || !record.attention().calls() {
+        return;
+    }
+    record.note_rung(HOOKED);
+    let ran = catch_unwind(AssertUnwindSafe(|| foreign::run_hook_of(record)));
+    if ran.is_err() {
+        inbox().hook_panics += 1;
+    }
+}

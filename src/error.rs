@@ -1,0 +1,103 @@
+//! What can go wrong, in words that say what to do.
+//!
+//! Owns: the error enums of attaching and raising. Leaves to `foreign` and `thread` the errors of theirs.
+//!
+//! **Signal context:** no.
+
+use crate::os::OsTid;
+
+/// Why the calling thread cannot be attached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The thread's signal mask blocks the nudge signal, so a blocked call could not be broken.
+    #[error(
+        "signal {signal} is blocked in this thread's mask, so its blocking calls could not be interrupted; unblock it \
+         (pthread_sigmask) or choose another with Config::nudge_signal"
+    )]
+    SignalBlocked {
+        /// The nudge signal.
+        signal: i32,
+    },
+    /// Somebody has installed another handler for the nudge signal, and it does not pass our signals on.
+    #[error(
+        "another handler has taken signal {signal} and does not pass it on to the one that was there before; install it \
+         before the first attach, make it chain, or choose another signal with Config::nudge_signal"
+    )]
+    HandlerReplaced {
+        /// The nudge signal.
+        signal: i32,
+    },
+    /// The system refused a handler for the nudge signal.
+    #[error("no handler can be installed for signal {signal} (errno {errno}); choose another with Config::nudge_signal")]
+    Signal {
+        /// The nudge signal.
+        signal: i32,
+        /// What the system said.
+        errno: i32,
+    },
+    /// As many threads are attached as may be.
+    #[error("{limit} threads are attached, which is the limit; raise it with Config::attach_limit, or let some end")]
+    Limit {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// No memory for another thread's record.
+    #[error("no memory for another thread's record")]
+    OutOfMemory,
+}
+
+/// Why nothing was raised.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RaiseError {
+    /// No live attached thread matches.
+    #[error("no live attached thread is {asked}; it has ended, or never attached (throwto::attach, throwto::thread::spawn)")]
+    NoSuchThread {
+        /// What was asked for.
+        asked: crate::Target,
+    },
+    /// More than one live thread matches. Nothing was raised in any of them.
+    #[error("{matched} live threads match; nothing was raised; name one by its ThreadId or JoinHandle, or use raise_all")]
+    Ambiguous {
+        /// How many.
+        matched: usize,
+    },
+    /// The thread is not blocked in a system call that could be interrupted, or left it before the signal came.
+    #[error("thread {os_tid} is not blocked in a system call: it is {place}")]
+    NotBlocked {
+        /// The thread.
+        os_tid: OsTid,
+        /// Where it is, as read from the system.
+        place: String,
+    },
+    /// The rung may not be used on what the thread is blocked in.
+    #[error("thread {os_tid} is blocked in {call}, which must not be made to fail")]
+    Refused {
+        /// The thread.
+        os_tid: OsTid,
+        /// The system call.
+        call: &'static str,
+    },
+    /// The nudge signal cannot reach the thread.
+    #[error("thread {os_tid} did not hear signal {signal}: {reason}")]
+    Unheard {
+        /// The thread.
+        os_tid: OsTid,
+        /// The nudge signal.
+        signal: i32,
+        /// Why, as far as known.
+        reason: &'static str,
+    },
+    /// This cannot be done here.
+    #[error("{what} is not available: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it cannot be had.
+        reason: &'static str,
+    },
+    /// The runtime could not be set up.
+    #[error(transparent)]
+    Setup(#[from] AttachError),
+}

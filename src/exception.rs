@@ -1,0 +1,107 @@
+//! What can be raised: values, and types whose value is made in the target.
+//!
+//! Owns: [`Exception`], [`ExcType`], the built-in exceptions. Leaves to `raise` the raising.
+//!
+//! **Signal context:** no.
+
+use std::any::TypeId;
+use std::error::Error;
+use std::fmt;
+
+use crate::protocol::slot::Payload;
+
+/// Anything that can be raised in another thread: every error that may be sent there.
+pub trait Exception: Error + Send + 'static {}
+impl<E: Error + Send + 'static> Exception for E {}
+
+/// An exception's type. The type travels and the value is made in the target, as in CPython.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExcType {
+    kind: TypeId,
+    name: &'static str,
+    make: fn() -> Box<dyn Error + Send>,
+}
+
+impl ExcType {
+    /// The type `E`, whose `Default` will run in the target.
+    ///
+    /// ```
+    /// use throwto::{ExcType, Stop};
+    /// assert_eq!(ExcType::of::<Stop>(), ExcType::of::<Stop>());
+    /// ```
+    pub fn of<E: Exception + Default>() -> Self {
+        Self { kind: TypeId::of::<E>(), name: std::any::type_name::<E>(), make: || Box::new(E::default()) }
+    }
+
+    /// The type's full name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl fmt::Debug for ExcType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExcType({})", self.name)
+    }
+}
+
+impl fmt::Display for ExcType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// An exception ready for the slot. Made by [`IntoException`].
+pub struct Raisable {
+    pub(crate) payload: Payload,
+    pub(crate) kind: TypeId,
+    pub(crate) type_name: &'static str,
+}
+
+impl fmt::Debug for Raisable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Raisable({})", self.type_name)
+    }
+}
+
+/// What [`raise_exc`](crate::raise_exc) takes: an [`ExcType`], or an exception's value.
+pub trait IntoException {
+    /// Makes it ready for the slot.
+    fn into_exception(self) -> Raisable;
+}
+
+impl IntoException for ExcType {
+    fn into_exception(self) -> Raisable {
+        Raisable { payload: Payload::Make(self.make), kind: self.kind, type_name: self.name }
+    }
+}
+
+impl<E: Exception> IntoException for E {
+    fn into_exception(self) -> Raisable {
+        Raisable {
+            payload: Payload::Value(Box::new(self)),
+            kind: TypeId::of::<E>(),
+            type_name: std::any::type_name::<E>(),
+        }
+    }
+}
+
+macro_rules! built_in {
+    ($($(#[$meta:meta])* $name:ident = $text:literal;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, thiserror::Error)]
+        #[error($text)]
+        pub struct $name;
+    )*};
+}
+
+built_in! {
+    /// The thread shall end.
+    Stop = "the thread was asked to stop";
+    /// The present operation shall end; the thread goes on.
+    Interrupted = "interrupted";
+    /// A time limit has passed.
+    TimedOut = "timed out";
+    /// Nobody wants the result any more.
+    Cancelled = "cancelled";
+}

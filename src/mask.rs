@@ -1,0 +1,200 @@
+//! Masks: holding exceptions back.
+//!
+//! Owns: [`mask`], [`uninterruptible`], [`shield`], [`bracket`] and restoring the level on every way out. Leaves to
+//! `safepoint` what a level allows. Nothing here blocks, allocates or can be raised into.
+//!
+//! **Signal context:** no.
+//!
+//! - I1. A nested mask never weakens an outer one: the stronger level holds, as in GHC. Only [`Mask::restore`] goes back,
+//!   and only to the level outside that mask.
+//! - I2. The level is the thread's and is restored by a guard's drop: return, `?`, break and unwinding all pass there.
+//! - I3. A new thread starts unmasked.
+
+use std::time::Duration;
+
+use crate::current;
+use crate::driver;
+use crate::protocol::record::Owner;
+use crate::protocol::registry::ThreadId;
+use crate::protocol::word::{Kind, Level};
+use crate::receipt::deadline_after;
+
+/// A mask in force, given to the closure that runs under it.
+#[derive(Debug)]
+pub struct Mask {
+    outer: Saved,
+}
+
+/// A level to go back to.
+#[derive(Clone, Copy, Debug)]
+struct Saved {
+    level: Level,
+    shield_until: u64,
+}
+
+/// Restores the level it was made with.
+struct Restore {
+    owner: Option<Owner>,
+    saved: Saved,
+}
+
+impl Restore {
+    /// Puts `level` in force until the drop.
+    fn set(level: Level, shield_until: u64) -> Self {
+        let owner = current::owner();
+        let saved = match owner {
+            Some(owner) => Saved { level: owner.set_level(level), shield_until: owner.set_shield(shield_until) },
+            None => Saved { level: Level::Unmasked, shield_until: 0 },
+        };
+        if level < saved.level {
+            lowered(owner);
+        }
+        Self { owner, saved }
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        // The closure may have attached or detached the thread: what was saved belongs to the record it came from.
+        if let (Some(owner), Some(now)) = (self.owner, current::owner())
+            && std::ptr::eq(owner.record(), now.record())
+        {
+            let inner = owner.set_level(self.saved.level);
+            owner.set_shield(self.saved.shield_until);
+            if self.saved.level < inner {
+                lowered(self.owner);
+            }
+        }
+    }
+}
+
+/// The level went down. A running thread meets its exceptions by itself; inside a foreign region (a callback has put its
+/// mask away) the library may block again, and nobody nudged while the mask was up.
+fn lowered(owner: Option<Owner>) {
+    if let Some(owner) = owner
+        && owner.region().kind() != Kind::Running
+        && owner.record().attention().calls()
+    {
+        enlist(owner);
+    }
+}
+
+/// Asks the driver to look at the calling thread: it is about to block with a deliverable exception pending.
+#[cold]
+pub(crate) fn enlist(owner: Owner) {
+    if owner.record().enlist()
+        && let Some(id) = ThreadId::current()
+    {
+        driver::note(id);
+    }
+}
+
+fn at_least<R>(level: Level, f: impl FnOnce(&Mask) -> R) -> R {
+    let (now, shield_until) = level_now();
+    let restore = Restore::set(level.max(now), shield_until);
+    f(&Mask { outer: restore.saved })
+}
+
+fn level_now() -> (Level, u64) {
+    match current::owner() {
+        Some(owner) => (owner.region().level(), owner.record().shield_until()),
+        None => (Level::Unmasked, 0),
+    }
+}
+
+/// Runs `f` masked: safepoints raise nothing, and an exception is delivered only where the thread would really block.
+///
+/// What is held back stays pending and is delivered at the first safepoint after the mask. [`Mask::restore`] runs a part
+/// under the level that held outside. On a thread that is not attached it only runs `f`.
+///
+/// The three levels and restoring the outer one are GHC's.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
+/// throwto::mask(|m| {
+///     assert!(throwto::safepoint().is_ok());
+///     m.restore(|| assert!(throwto::safepoint().is_err()));
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn mask<R>(f: impl FnOnce(&Mask) -> R) -> R {
+    at_least(Level::Masked, f)
+}
+
+/// Runs `f` with nothing delivered in it, not even where it blocks. Keep it short: nobody can stop it.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
+/// throwto::uninterruptible(|_| throwto::thread::sleep(std::time::Duration::from_millis(1))).unwrap();
+/// assert!(throwto::safepoint().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn uninterruptible<R>(f: impl FnOnce(&Mask) -> R) -> R {
+    at_least(Level::Uninterruptible, f)
+}
+
+/// Runs `f` uninterruptible for at most `limit`: clean-up that may be stopped if it takes too long.
+///
+/// After that, exceptions are delivered in it as if it were not masked. Nested shields hold until the later of their
+/// deadlines, and a shield inside [`uninterruptible`] or a [`mask`] is at least as strong as that. A limit too long for
+/// the clock never ends; zero is over at once. The deadline is Trio's idea.
+///
+/// ```
+/// use std::time::Duration;
+/// let attachment = throwto::attach()?;
+/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
+/// throwto::shield(Duration::from_millis(20), || {
+///     assert!(throwto::safepoint().is_ok());
+///     // The shield ends long before this sleep would.
+///     assert!(throwto::thread::sleep(Duration::from_secs(3600)).is_err());
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn shield<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
+    let (now, outer_until) = level_now();
+    let until = deadline_after(limit).unwrap_or(u64::MAX);
+    let until = if now == Level::Shielded { until.max(outer_until) } else { until };
+    let _restore = Restore::set(Level::Shielded.max(now), until);
+    f()
+}
+
+impl Mask {
+    /// Runs `f` under the level that held outside this mask.
+    pub fn restore<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _restore = Restore::set(self.outer.level, self.outer.shield_until);
+        f()
+    }
+}
+
+/// Acquires a resource, uses it and releases it, whatever happens in between.
+///
+/// `acquire` and `release` run masked, so that no exception comes between having the resource and guarding it; `use_`
+/// runs under the level that held outside. `release` runs on every way out of `use_`, unwinding included.
+///
+/// ```
+/// let length = throwto::bracket(
+///     || String::from("resource"),
+///     |resource| resource.len(),
+///     |resource| drop(resource),
+/// );
+/// assert_eq!(length, 8);
+/// ```
+pub fn bracket<R, T>(acquire: impl FnOnce() -> R, use_: impl FnOnce(&mut R) -> T, release: impl FnOnce(R)) -> T {
+    struct Held<R, F: FnOnce(R)>(Option<(R, F)>);
+    impl<R, F: FnOnce(R)> Drop for Held<R, F> {
+        fn drop(&mut self) {
+            if let Some((resource, release)) = self.0.take() {
+                release(resource);
+            }
+        }
+    }
+    mask(|m| {
+        let mut held = Held(Some((acquire(), release)));
+        match &mut held.0 {
+            Some((resource, _)) => m.restore(|| use_(resource)),
+            None => unreachable!("only the drop takes it out"),
+        }
+    })
+}

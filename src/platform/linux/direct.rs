@@ -1,0 +1,126 @@
+//! Nudging threads that never attached: a small pool of order cells that the handler recognises by address.
+//!
+//! Owns: the pool, and the send-and-wait loop of `os::interrupt`. Leaves to [`super::handler`]: replacing results.
+//! [`interrupt`] may be called by any thread and blocks up to a quarter of a second.
+//!
+//! **Signal context:** [`nudged`] yes; the rest no.
+//!
+//! - I1. A cell belongs to one caller from `take` to `give_back`; the handler acts on it only while `os_tid` names its
+//!   own thread.
+//! - I2. A cell is given back only when its thread has heard the nudge or is known not to be there: a signal still under
+//!   way could otherwise act on the next holder's order. A cell that fails this is withdrawn for good.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+
+use super::{futex, handler, nudge, probe, substitute};
+use crate::platform::{InterruptFailed, arch::Context};
+use crate::protocol::order::{Instruction, Order};
+
+struct Cell {
+    taken: AtomicBool,
+    os_tid: AtomicI32,
+    heard: AtomicU32,
+    failed: AtomicBool,
+    order: Order,
+}
+
+const CELLS: usize = 64;
+static POOL: [Cell; CELLS] = [const {
+    Cell {
+        taken: AtomicBool::new(false),
+        os_tid: AtomicI32::new(0),
+        heard: AtomicU32::new(0),
+        failed: AtomicBool::new(false),
+        order: Order::new(),
+    }
+}; CELLS];
+
+/// A nudge that carries the address of a pool cell. `false` if the address is not one.
+pub(super) fn nudged(address: usize, context: &mut Context<'_>) -> bool {
+    let offset = address.wrapping_sub(POOL.as_ptr() as usize);
+    let Some(cell) = POOL.get(offset / size_of::<Cell>()) else { return false };
+    if offset % size_of::<Cell>() != 0 {
+        return false;
+    }
+    if cell.os_tid.load(Ordering::Acquire) == nudge::os_tid() {
+        if handler::fail(&cell.order, context) {
+            cell.failed.store(true, Ordering::Relaxed);
+        }
+        cell.heard.fetch_add(1, Ordering::Release);
+    }
+    true
+}
+
+/// Nudges the thread `os_tid` of this process, and with `fail` ends the system call it is blocked in.
+pub(crate) fn interrupt(os_tid: i32, signal: libc::c_int, fail: bool) -> Result<(), InterruptFailed> {
+    if super::blocked::signal_blocked(os_tid, signal) == Some(true) {
+        return Err(InterruptFailed::SignalBlocked);
+    }
+    let cell = POOL.iter().find(|cell| !cell.taken.swap(true, Ordering::Acquire)).ok_or(InterruptFailed::Busy)?;
+    cell.failed.store(false, Ordering::Relaxed);
+    cell.os_tid.store(os_tid, Ordering::Release);
+    let mut result = Err(InterruptFailed::NotBlocked);
+    for pause_ms in [0, 1, 2, 4, 8, 16, 32, 64, 128] {
+        futex::wait_on(&AtomicU32::new(0), 0, Some(futex::now() + pause_ms * 1_000_000));
+        match attempt(cell, os_tid, signal, fail) {
+            Err(InterruptFailed::NotBlocked) => {}
+            decided => {
+                result = decided;
+                break;
+            }
+        }
+    }
+    cell.os_tid.store(0, Ordering::Release);
+    cell.order.withdraw();
+    if result != Err(InterruptFailed::Unheard) {
+        cell.taken.store(false, Ordering::Release);
+    }
+    result
+}
+
+fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<(), InterruptFailed> {
+    let looked = probe::probe(os_tid);
+    match looked {
+        probe::Probe::Gone => return Err(InterruptFailed::NoSuchThread),
+        probe::Probe::Running | probe::Probe::Elsewhere if fail => return Err(InterruptFailed::NotBlocked),
+        _ => {}
+    }
+    if fail && !arm(&cell.order, looked)? {
+        return Err(InterruptFailed::NotBlocked);
+    }
+    let heard = cell.heard.load(Ordering::Acquire);
+    match nudge::send_address(std::ptr::from_ref(cell) as usize, os_tid, signal) {
+        0 => {}
+        libc::ESRCH => return Err(InterruptFailed::NoSuchThread),
+        errno => return Err(InterruptFailed::Os { errno }),
+    }
+    let late = futex::now() + 50_000_000;
+    while cell.heard.load(Ordering::Acquire) == heard {
+        let now = futex::now();
+        if now >= late {
+            return match probe::probe(os_tid) {
+                probe::Probe::Gone => Err(InterruptFailed::NoSuchThread),
+                _ => Err(InterruptFailed::Unheard),
+            };
+        }
+        futex::wait_on(&cell.heard, heard, Some(now + 100_000));
+    }
+    if !fail || cell.failed.load(Ordering::Relaxed) { Ok(()) } else { Err(InterruptFailed::NotBlocked) }
+}
+
+/// Writes the order that ends the call seen in `looked`. `Ok(false)` if there is none to end now.
+pub(crate) fn arm(order: &Order, looked: probe::Probe) -> Result<bool, InterruptFailed> {
+    let instruction = match looked {
+        probe::Probe::Blocked(call) => match substitute::substitute_call(call.number, call.args).value() {
+            Some(result) => {
+                Instruction { args: call.args, sp: call.sp, pc: call.pc, result: result as i64, exact: true }
+            }
+            None => return Err(InterruptFailed::Never { call: substitute::name(call.number).unwrap_or("this call") }),
+        },
+        probe::Probe::Unreadable => Instruction { args: [0; 6], sp: 0, pc: 0, result: 0, exact: false },
+        _ => return Ok(false),
+    };
+    Ok(order.arm(&instruction))
+}

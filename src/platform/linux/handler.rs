@@ -1,0 +1,296 @@
+//! The signal handler: what a nudge does when it arrives.
+//!
+//! Owns: `sigaction`, recognising our own signals, and the three things a nudge may do: cancel a window, outlast a
+//! foreign handler, replace the result of a blocked call. Leaves to [`super::nudge`]: sending. To the owner: taking the
+//! exception; the handler never touches a slot.
+//!
+//! **Signal context:** yes, this is it. The rules, for everything reachable from [`on_signal`]:
+//!
+//! - H1. errno is kept. H2. No allocation, lock, panic, lazy initialisation, thread-local access. `pthread_self` is a
+//!   read of the thread pointer; `INSTALLED` is a cell that was set before the handler was (Acquire load).
+//! - H3. A signal that is not ours goes to the handler that was there before.
+//! - H4. Nothing is done on a signal's word alone: it names a record, and only what the record says is acted on. A
+//!   forged signal can at most make the handler look.
+//!
+//! Flags: `SA_SIGINFO`, since the record's address travels in `si_value`; `SA_ONSTACK`, since Go-like runtimes and deep
+//! recursion leave no room on the thread's stack; no `SA_RESTART`, since ending the call is the point. The handler's
+//! own mask is empty: another signal may interrupt it, at the price of stack.
+//!
+//! | write | read | why |
+//! | --- | --- | --- |
+//! | owner's region, attention | handler | same thread: program order |
+//! | `INSTALLED` set Release | `get` Acquire | set before `sigaction` installs the handler |
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use once_cell::race::OnceBox;
+
+use super::direct;
+use crate::platform::{Spot, arch::Context};
+use crate::protocol::order::Order;
+use crate::protocol::record::Record;
+use crate::protocol::word::{Kind, Level, Region};
+
+/// The `si_code` of a nudge: negative, as the kernel demands of a sibling thread, and used by nobody else known.
+pub(crate) const NUDGE_CODE: libc::c_int = -0x7474;
+
+/// Rungs as the handler notes them in [`Record::rung`].
+pub(crate) const RUNG_NUDGE: u32 = 2;
+pub(crate) const RUNG_FAIL: u32 = 3;
+
+/// Ignored by default, passed on by debuggers, coalescing, and used by nobody with a meaning: Go chose it for the same
+/// reasons.
+pub(crate) const DEFAULT_SIGNAL: i32 = libc::SIGURG;
+
+struct Installed {
+    signal: libc::c_int,
+    previous: libc::sigaction,
+    owns: fn(usize) -> Option<&'static Record>,
+    of_thread: fn(usize) -> Option<&'static Record>,
+}
+
+static INSTALLED: OnceBox<Installed> = OnceBox::new();
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+/// Signals that reached the handler and were not nudges of this process.
+static FOREIGN: AtomicU64 = AtomicU64::new(0);
+/// Signals that wore our code and were refused: wrong process, no such record, another thread's record.
+static FORGED: AtomicU64 = AtomicU64::new(0);
+/// Times a nudge was sent again to outlast a foreign handler.
+static REQUEUED: AtomicU64 = AtomicU64::new(0);
+
+/// Why the handler could not be installed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InstallFailed {
+    pub(crate) errno: i32,
+}
+
+/// Installs the handler for `signal`, once per process. `owns` maps an address to a record, `of_thread` a
+/// `pthread_self` value; both must keep the rules of the header.
+pub(crate) fn install(
+    signal: libc::c_int,
+    owns: fn(usize) -> Option<&'static Record>,
+    of_thread: fn(usize) -> Option<&'static Record>,
+) -> Result<(), InstallFailed> {
+    note_process();
+    let mut previous = empty_action();
+    // SAFETY: a query: the kernel writes the present action into `previous`.
+    if unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut previous) } != 0 {
+        return Err(InstallFailed { errno: errno() });
+    }
+    if INSTALLED.set(Box::new(Installed { signal, previous, owns, of_thread })).is_err() {
+        return Ok(());
+    }
+    let mut action = empty_action();
+    action.sa_sigaction = on_signal as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: `on_signal` has the signature that SA_SIGINFO wants and keeps the rules of the header.
+    if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+        return Err(InstallFailed { errno: errno() });
+    }
+    Ok(())
+}
+
+/// Remembers the process id that nudges must come from. Called at install and in a forked child.
+pub(crate) fn note_process() {
+    PROCESS.store(std::process::id() as i32, Ordering::Relaxed);
+}
+
+pub(crate) fn process() -> i32 {
+    PROCESS.load(Ordering::Relaxed)
+}
+
+/// (requeued, foreign, forged) signals so far.
+pub(crate) fn counts() -> (u64, u64, u64) {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    (count(&REQUEUED), count(&FOREIGN), count(&FORGED))
+}
+
+/// What stands in our place now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Ours,
+    /// Another handler has taken the signal; `restarts` if it was installed with `SA_RESTART`.
+    Replaced { restarts: bool },
+}
+
+/// Looks at who handles the nudge signal now.
+pub(crate) fn standing() -> Standing {
+    let Some(installed) = INSTALLED.get() else { return Standing::Replaced { restarts: false } };
+    let mut now = empty_action();
+    // SAFETY: a query: the kernel writes the present action into `now`.
+    unsafe { libc::sigaction(installed.signal, std::ptr::null(), &raw mut now) };
+    if now.sa_sigaction == on_signal as *const () as usize {
+        Standing::Ours
+    } else {
+        Standing::Replaced { restarts: now.sa_flags & libc::SA_RESTART != 0 }
+    }
+}
+
+fn empty_action() -> libc::sigaction {
+    // SAFETY: sigaction is plain data; all zero is the default action with an empty mask.
+    unsafe { std::mem::zeroed() }
+}
+
+fn errno() -> i32 {
+    // SAFETY: the C library's errno of this thread: always there, never moved while the thread lives.
+    unsafe { *libc::__errno_location() }
+}
+
+fn set_errno(value: i32) {
+    // SAFETY: as in `errno`.
+    unsafe { *libc::__errno_location() = value }
+}
+
+extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let saved = errno();
+    if let Some(installed) = INSTALLED.get() {
+        receive(installed, signal, info, context);
+    }
+    set_errno(saved);
+}
+
+fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_t, raw: *mut libc::c_void) {
+    // SAFETY: the kernel hands a valid siginfo to an SA_SIGINFO handler.
+    let info_ref = unsafe { &*info };
+    // SAFETY: every signal sent with kill, tkill or sigqueue fills these; for others the value is not used.
+    let sender = unsafe { info_ref.si_pid() };
+    match info_ref.si_code {
+        NUDGE_CODE if sender == process() => {
+            // SAFETY: with our own code from our own process, the union holds what `nudge` put there.
+            let value = unsafe { info_ref.si_value() };
+            let address = value.sival_ptr as usize;
+            // SAFETY: `raw` is this handler's context argument, used through this one value only.
+            let mut context = unsafe { Context::of(raw) };
+            if let Some(record) = (installed.owns)(address) {
+                if record.thread.load(Ordering::Relaxed) == this_thread() {
+                    nudged(record, signal, &mut context);
+                } else {
+                    FORGED.fetch_add(1, Ordering::Relaxed);
+                }
+            } else if !direct::nudged(address, &mut context) {
+                FORGED.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        NUDGE_CODE => {
+            FORGED.fetch_add(1, Ordering::Relaxed);
+        }
+        // The kernel had no room for the details (RLIMIT_SIGPENDING): it still delivers, without them. The record says
+        // whether there is anything to do (H4).
+        libc::SI_USER if sender == 0 => {
+            if let Some(record) = (installed.of_thread)(this_thread()) {
+                // SAFETY: as above.
+                let mut context = unsafe { Context::of(raw) };
+                nudged(record, signal, &mut context);
+            } else {
+                forward(installed, signal, info, raw);
+            }
+        }
+        _ => {
+            FOREIGN.fetch_add(1, Ordering::Relaxed);
+            forward(installed, signal, info, raw);
+        }
+    }
+}
+
+/// A nudge for the current thread's `record`.
+fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
+    record.heard.fetch_add(1, Ordering::Relaxed);
+    if !record.attention().calls() {
+        return;
+    }
+    let region = record.region();
+    match region.kind() {
+        Kind::Window => match crate::platform::arch::classify(context.pc()) {
+            Spot::Before => {
+                context.cancel_window();
+                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+            }
+            Spot::After => {
+                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+            }
+            Spot::Outside => outlast(record, signal, context),
+        },
+        Kind::Foreign if region.level() == Level::Uninterruptible => {}
+        Kind::Foreign => {
+            if region.has(Region::FAIL) && fail(&record.order, context) {
+                record.rung.fetch_max(RUNG_FAIL, Ordering::Relaxed);
+            } else if context.after_interrupted_call() {
+                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+            }
+        }
+        Kind::Running | Kind::Waiting => {}
+    }
+}
+
+/// The thread is in a window, yet the interrupted code is not the window: most likely another handler runs on top of
+/// the blocked call. Blocks our signal in that handler's context and sends it again: it fires when that handler's
+/// return restores the mask, with the window's program counter this time. (The trick is musl's.) If there was no such
+/// handler, the owner finds `requeued` when it leaves the window and unblocks the signal itself.
+fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
+    REQUEUED.fetch_add(1, Ordering::Relaxed);
+    record.requeued.store(true, Ordering::Relaxed);
+    context.block(signal);
+    super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
+}
+
+/// Replaces the result of the interrupted call if it is the one that `order` names. `true` if it was.
+pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
+    let Some(claim) = order.claim() else { return false };
+    let wanted = claim.instruction();
+    claim.finish();
+    if !context.after_interrupted_call() {
+        return false;
+    }
+    let result = if wanted.exact {
+        let same =
+            context.pc() as u64 == wanted.pc && context.sp() == wanted.sp && context.syscall_args() == wanted.args;
+        if !same {
+            return false;
+        }
+        wanted.result
+    } else {
+        let number = context.syscall_number();
+        match number.and_then(|n| super::substitute::substitute_call(n, context.syscall_args()).value()) {
+            Some(result) => result as i64,
+            None => return false,
+        }
+    };
+    context.replace_result(result);
+    true
+}
+
+/// H3.
+fn forward(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let previous = &installed.previous;
+    match previous.sa_sigaction {
+        libc::SIG_IGN => {}
+        libc::SIG_DFL if matches!(signal, libc::SIGURG | libc::SIGCHLD | libc::SIGWINCH | libc::SIGCONT) => {}
+        libc::SIG_DFL => {
+            // The default action of every other signal ends the process: restore it and let it happen on return.
+            // SAFETY: installs the action that was there before us.
+            unsafe { libc::sigaction(signal, previous, std::ptr::null_mut()) };
+            // SAFETY: sends a signal to the calling thread.
+            unsafe { libc::raise(signal) };
+        }
+        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: it was installed with SA_SIGINFO, so it has this signature.
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { std::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: it was installed without SA_SIGINFO, so it takes the number alone.
+            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+/// The value by which a record knows its thread.
+pub(crate) fn this_thread() -> usize {
+    // SAFETY: reads the thread pointer.
+    unsafe { libc::pthread_self() as usize }
+}

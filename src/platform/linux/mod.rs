@@ -1,0 +1,16 @@
+//! Linux: futex waits, `membarrier`, directed signals, the handler, and what `/proc` tells.
+//!
+//! Owns: everything that is Linux and not an instruction set. See `platform` for the contract.
+//!
+//! **Signal context:** see each file.
+
+pub(crate) mod blocked;
+pub(crate) mod calls;
+pub(crate) mod direct;
+pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod handler;
+pub(crate) mod membarrier;
+pub(crate) mod nudge;
+pub(crate) mod probe;
+pub(crate) mod substitute;

@@ -1,0 +1,97 @@
+//! Sending nudges, and the calling thread's own signal mask.
+//!
+//! Owns: `rt_tgsigqueueinfo` and what is said in it. Leaves to [`super::handler`]: what it does on arrival; to the
+//! caller: holding a pin, so that the thread is there.
+//! Anyone may call; nothing blocks or allocates.
+//!
+//! **Signal context:** [`send`] yes (the handler requeues with it): one system call.
+
+#![allow(unsafe_code)]
+
+use crate::protocol::record::Record;
+
+use super::handler::{NUDGE_CODE, process};
+
+/// The head of the kernel's `siginfo_t` for queued signals; the rest of its 128 bytes is padding.
+#[repr(C)]
+struct Info {
+    signo: libc::c_int,
+    errno: libc::c_int,
+    code: libc::c_int,
+    #[cfg(target_pointer_width = "64")]
+    _pad: libc::c_int,
+    pid: libc::pid_t,
+    uid: libc::uid_t,
+    value: usize,
+    _rest: [u64; 12],
+}
+
+const _: () = assert!(size_of::<Info>() == 128);
+
+/// Sends a nudge for `record` to its thread. `false` if the kernel knows no such thread.
+pub(crate) fn send(record: &Record, os_tid: i32, signal: libc::c_int) -> bool {
+    send_address(std::ptr::from_ref(record) as usize, os_tid, signal) == 0
+}
+
+/// Sends a nudge that carries `address`. Returns 0 or an errno.
+pub(crate) fn send_address(address: usize, os_tid: i32, signal: libc::c_int) -> i32 {
+    let process = process();
+    let info = Info {
+        signo: signal,
+        errno: 0,
+        code: NUDGE_CODE,
+        #[cfg(target_pointer_width = "64")]
+        _pad: 0,
+        pid: process,
+        uid: 0,
+        value: address,
+        _rest: [0; 12],
+    };
+    // SAFETY: the kernel reads 128 bytes of `info` and touches nothing else of ours.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, os_tid, signal, &raw const info) };
+    if sent == 0 {
+        0
+    } else {
+        // SAFETY: this thread's errno, just set.
+        unsafe { *libc::__errno_location() }
+    }
+}
+
+/// The kernel's number of the calling thread.
+pub(crate) fn os_tid() -> i32 {
+    // SAFETY: no arguments, no effects.
+    unsafe { libc::gettid() }
+}
+
+/// Whether the calling thread blocks `signal`.
+pub(crate) fn is_blocked(signal: libc::c_int) -> bool {
+    let mut mask = empty_set();
+    // SAFETY: a query: the present mask is written to `mask`.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask) };
+    // SAFETY: `mask` was filled above.
+    unsafe { libc::sigismember(&raw const mask, signal) == 1 }
+}
+
+/// Unblocks `signal` in the calling thread.
+pub(crate) fn unblock(signal: libc::c_int) {
+    let mut set = empty_set();
+    // SAFETY: `set` is an initialised signal set.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: changes this thread's mask only.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+/// Blocks every signal in the calling thread: no handler of the program runs on the driver.
+pub(crate) fn block_all() {
+    let mut set = empty_set();
+    // SAFETY: `set` is an initialised signal set.
+    unsafe { libc::sigfillset(&raw mut set) };
+    // SAFETY: changes this thread's mask only.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+fn empty_set() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data, and all zero is the empty set on Linux.
+    unsafe { std::mem::zeroed() }
+}

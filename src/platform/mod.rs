@@ -1,0 +1,48 @@
+//! The operating system and the processor: the only place that knows which they are.
+//!
+//! Owns: the table of systems and the contract below. Leaves to `protocol`: every decision. Of the protocol it sees only
+//! what the handler may read: records, words, orders.
+//!
+//! **Signal context:** see each file.
+//!
+//! | name | contract |
+//! | --- | --- |
+//! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time |
+//! | `membarrier` | `register`, `heavy_fence`: a fence on every thread of the process |
+//! | `handler` | `install`, `standing`: own the nudge signal |
+//! | `nudge` | `send` to a pinned record's thread; the caller's own signal mask and number |
+//! | `arch` | `window`, `classify`, `Context`: a system call behind a check, and an interrupted thread's registers |
+//! | `direct` | `interrupt` a thread that has no record; `arm` a fail order |
+//! | `blocked` | say in words where a thread is blocked |
+//! | `fork` | be told of forks |
+
+pub(crate) mod arch;
+pub(crate) mod linux;
+
+pub(crate) use linux::{blocked, calls, direct, fork, futex, handler, membarrier, nudge, probe};
+
+/// Where an interrupted program counter lies with respect to the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// In the window: the system call has had no effect.
+    Before,
+    /// Right behind the system call: the result is in its register.
+    After,
+    Outside,
+}
+
+/// Why a thread without a record could not be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InterruptFailed {
+    NoSuchThread,
+    /// It is not blocked in a system call, or left it before the signal came.
+    NotBlocked,
+    /// Its blocked call must not be made to fail.
+    Never { call: &'static str },
+    SignalBlocked,
+    /// The signal was sent and not handled in time.
+    Unheard,
+    /// Too many callers at once.
+    Busy,
+    Os { errno: i32 },
+}

@@ -1,0 +1,506 @@
+//! The record: all that a target and its raisers must agree on, and every transition of it.
+//!
+//! Owns: the attention word, the region word, the slot, pins. Leaves to others: making system calls (transitions
+//! return the caller's next duty), clocks, and who may be attached ([`super::registry`]).
+//! [`Record`] methods may be called by any thread; [`Owner`] methods only by the thread whose record it is. Nothing
+//! here blocks but the slot's lock, and nothing is dropped under it.
+//!
+//! **Signal context:** [`Record::attention`], [`Record::region`] and the `pub(crate)` fields marked *handler*; the rest no.
+//!
+//! ```text
+//!   raiser                                          owner
+//!   (1) lock slot, check generation                 (a) enter: store region; fence; load attention
+//!   (2) push entry                                  (b) if a call is there: leave, take, raise
+//!   (3) RMW attention |= PENDING                    (c) block
+//!   (4) fence; load region  -> duty                 (d) leave: store region; fence; load attention
+//!   (5) unlock; perform the duty                    (e) if pinned: wait until nobody looks at the region
+//! ```
+//!
+//! - I1. *No lost wake-up.* (3) before (4) and the two halves of (a) form the store-buffer litmus test: not both may
+//!   miss. Windows and waits fence fully in (a); foreign regions fence lightly and the raiser who sees `Running`
+//!   owes a *verify*: one `membarrier`, then (4) again.
+//! - I2. `PENDING` is set exactly while the slot is not empty; both change under the slot's lock.
+//! - I3. A generation ends only after `EXITING` is set, pins are zero and the slot is closed: what is pinned, or
+//!   locked with its slot open, is alive and cannot become another thread.
+//! - I4. A frame seen in the region word under a pin, after a full fence, stays valid until the unpin, since its owner
+//!   waits in (e). By the same argument as I1, with the pin in the place of `PENDING` and (d) in the place of (a).
+//! - I5. The region word has one writer, the owner.
+//!
+//! | write | read | why |
+//! | --- | --- | --- |
+//! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
+//! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
+//! | unpin Release | owner's `await_pins` RMW Acquire | the looker is done with the frame (I4) |
+//! | `rung` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
+
+use std::collections::VecDeque;
+
+use super::order::Order;
+use super::slot::{Entry, Policy, Slot};
+use super::word::{Attention, Kind, Level, Region};
+use crate::sync_shim::{
+    Arc, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor, fence, light_fence,
+    lock,
+};
+
+use super::receipt::ReceiptCell;
+
+/// Which half-fences close the race of I1 for foreign regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fences {
+    /// The owner's fence is for the compiler only; raisers owe a `membarrier`.
+    Light,
+    /// Both sides fence fully: no `membarrier` on this system.
+    Full,
+}
+
+/// All that one attached thread shares with its raisers.
+#[repr(C, align(64))]
+pub(crate) struct Record {
+    attention: AtomicU64,
+    region: AtomicU64,
+    frame: AtomicPtr<()>,
+    /// Until when the innermost shield holds, in nanoseconds of the platform's monotonic clock.
+    shield_until: AtomicU64,
+    /// *handler*: `pthread_self` of the owner, by which the handler knows that a signal is meant for it.
+    pub(crate) thread: AtomicUsize,
+    pub(crate) os_tid: AtomicI32,
+    /// *handler*: the strongest rung that has acted since the last delivery.
+    pub(crate) rung: AtomicU32,
+    /// *handler*: our signal was blocked and sent again to outlast a foreign handler.
+    pub(crate) requeued: AtomicBool,
+    /// *handler*: nudges that reached the handler, modulo 2^32.
+    pub(crate) heard: AtomicU32,
+    index: u32,
+    /// *handler*: the fail order.
+    pub(crate) order: Order,
+    slot: Mutex<Slot>,
+}
+
+/// What came of a raise.
+#[must_use = "the target may sleep until the duty is done"]
+pub(crate) enum AfterPush<'a> {
+    Accepted { displaced: VecDeque<Entry>, duty: Duty<'a> },
+    /// The target is past its last safepoint: settle the entry as `TargetEnded`.
+    Ended(Entry),
+    /// That generation is over.
+    Gone(Entry),
+}
+
+/// What a raiser owes the target.
+#[must_use = "the target may sleep until the duty is done"]
+pub(crate) enum Duty<'a> {
+    /// It meets the attention word by itself.
+    Nothing,
+    /// Wake the futex.
+    Wake,
+    /// Send the signal, then tell the driver if `enlist`.
+    Nudge { pin: Pin<'a>, enlist: bool, urgent: bool },
+    /// It looked as if running. Tell the driver, who looks again behind a membarrier.
+    Verify,
+    /// Shielded and blocked: tell the driver, who nudges when the shield expires.
+    Later,
+}
+
+/// What leaving a region asks of the owner.
+#[must_use = "a frame must outlive whoever looks at it"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterLeave {
+    Nothing,
+    /// Somebody looks at the region: wait until the pins are gone.
+    AwaitPins,
+}
+
+/// What dropping a pin asks of the holder.
+#[must_use = "the owner may wait for the last pin"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterUnpin {
+    Nothing,
+    Wake,
+}
+
+/// Keeps a record in its generation, and its region's frame in place. See I3, I4.
+#[must_use]
+pub(crate) struct Pin<'a> {
+    record: &'a Record,
+}
+
+impl<'a> Pin<'a> {
+    pub(crate) fn record(&self) -> &'a Record {
+        self.record
+    }
+
+    pub(crate) fn release(self) -> AfterUnpin {
+        let record = self.record;
+        std::mem::forget(self);
+        let before = Attention(record.attention.fetch_sub(Attention::PIN, Ordering::Release));
+        let last = before.0 & Attention::PINS == Attention::PIN;
+        if last && before.has(Attention::AWAITED) { AfterUnpin::Wake } else { AfterUnpin::Nothing }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.record.attention.fetch_sub(Attention::PIN, Ordering::Release);
+    }
+}
+
+impl Record {
+    const_constructor! {
+        pub(crate) fn new(index: u32) -> Record {
+            Record {
+                attention: AtomicU64::new(Attention::idle(0).0),
+                region: AtomicU64::new(Region::IDLE.0),
+                frame: AtomicPtr::new(std::ptr::null_mut()),
+                shield_until: AtomicU64::new(0),
+                thread: AtomicUsize::new(0),
+                os_tid: AtomicI32::new(0),
+                rung: AtomicU32::new(0),
+                requeued: AtomicBool::new(false),
+                heard: AtomicU32::new(0),
+                index: index,
+                order: Order::new(),
+                slot: Mutex::new(Slot::new()),
+            }
+        }
+    }
+
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    #[inline(always)]
+    pub(crate) fn attention(&self) -> Attention {
+        Attention(self.attention.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn attention_word(&self) -> &AtomicU64 {
+        &self.attention
+    }
+
+    #[inline(always)]
+    pub(crate) fn region(&self) -> Region {
+        Region(self.region.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn frame(&self) -> *const () {
+        self.frame.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn shield_until(&self) -> u64 {
+        self.shield_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is the live record of the thread with this `pthread_self`.
+    pub(crate) fn is_owned_by(&self, thread: usize) -> bool {
+        self.thread.load(Ordering::Relaxed) == thread && !self.attention().has(Attention::EXITING)
+    }
+
+    /// The new owner's first step.
+    pub(crate) fn begin(&self, thread: usize, os_tid: i32) {
+        self.thread.store(thread, Ordering::Relaxed);
+        self.os_tid.store(os_tid, Ordering::Release);
+    }
+
+    pub(crate) fn os_tid(&self) -> i32 {
+        self.os_tid.load(Ordering::Acquire)
+    }
+
+    /// Nudges that reached the handler so far.
+    pub(crate) fn heard(&self) -> u32 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a rung has acted.
+    pub(crate) fn note_rung(&self, rung: u32) {
+        self.rung.fetch_max(rung, Ordering::Relaxed);
+    }
+
+    /// The strongest rung that has acted since the last delivery; starts anew.
+    pub(crate) fn take_rung(&self) -> u32 {
+        self.rung.swap(0, Ordering::Relaxed)
+    }
+
+    /// The strongest rung that has acted since the last delivery.
+    pub(crate) fn rung(&self) -> u32 {
+        self.rung.load(Ordering::Relaxed)
+    }
+
+    /// Whether the handler has blocked our signal in this thread to outlast another handler.
+    pub(crate) fn take_requeued(&self) -> bool {
+        self.requeued.load(Ordering::Relaxed) && self.requeued.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn pending_count(&self) -> usize {
+        lock(&self.slot).len()
+    }
+
+    /// Opens a new generation. Called under the registry's lock, with nobody attached.
+    pub(crate) fn open(&self, generation: u32) {
+        let mut slot = lock(&self.slot);
+        self.region.store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
+        self.thread.store(0, Ordering::Relaxed);
+        self.os_tid.store(0, Ordering::Relaxed);
+        self.rung.store(0, Ordering::Relaxed);
+        self.attention.store(Attention::idle(generation).0, Ordering::SeqCst);
+        slot.open();
+    }
+
+    /// Ends the generation: later raises through its id are `Gone`. Called with the slot closed and no pins (I3).
+    pub(crate) fn end(&self, next_generation: u32) {
+        let _slot = lock(&self.slot);
+        self.attention.store(Attention::idle(next_generation).0 | Attention::EXITING, Ordering::SeqCst);
+    }
+
+    /// Keeps raisers out of the slot while the owner forks.
+    pub(crate) fn hold_slot(&self) -> MutexGuard<'_, Slot> {
+        lock(&self.slot)
+    }
+
+    /// In a forked child: ends a generation whose thread is not here. The slot's lock may be held for ever.
+    pub(crate) fn abandon(&self, next_generation: u32) {
+        self.attention.store(Attention::idle(next_generation).0 | Attention::EXITING, Ordering::SeqCst);
+    }
+
+    /// Raises into this record's `generation`.
+    pub(crate) fn raise(&self, generation: u32, entry: Entry, policy: Policy, fences: Fences) -> AfterPush<'_> {
+        let mut slot = lock(&self.slot);
+        if self.attention().generation() != generation {
+            return AfterPush::Gone(entry);
+        }
+        if slot.is_closed() {
+            return AfterPush::Ended(entry);
+        }
+        let displaced = slot.push(entry, policy);
+        self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
+        AfterPush::Accepted { displaced, duty: self.duty(generation, fences) }
+    }
+
+    /// Empties the slot without raising. `None` if the generation is over.
+    pub(crate) fn clear(&self, generation: u32) -> Option<VecDeque<Entry>> {
+        let mut slot = lock(&self.slot);
+        if self.attention().generation() != generation || slot.is_closed() {
+            return None;
+        }
+        let drained = slot.drain();
+        self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
+        Some(drained)
+    }
+
+    /// Takes one raise back, if it still waits.
+    pub(crate) fn revoke(&self, generation: u32, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
+        let mut slot = lock(&self.slot);
+        if self.attention().generation() != generation {
+            return None;
+        }
+        let entry = slot.remove(receipt);
+        self.settle_pending_bit(&slot);
+        entry
+    }
+
+    /// Sets the level flag that makes every later safepoint raise `Stop`. `None` if the generation is over.
+    pub(crate) fn stop(&self, generation: u32, fences: Fences) -> Option<Duty<'_>> {
+        let slot = lock(&self.slot);
+        if self.attention().generation() != generation || slot.is_closed() {
+            return None;
+        }
+        self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst);
+        Some(self.duty(generation, fences))
+    }
+
+    /// Sets one attention bit without a duty to follow but a wake: `NOTIFIED`, `UNPARKED`.
+    pub(crate) fn notify(&self, bit: u64) {
+        self.attention.fetch_or(bit, Ordering::Release);
+    }
+
+    fn settle_pending_bit(&self, slot: &Slot) {
+        if slot.len() == 0 && self.attention().has(Attention::PENDING) {
+            self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
+        }
+    }
+
+    /// Step (4): what a raiser owes after its RMW. Called under the slot's lock with the slot open, so that the
+    /// generation holds (I3).
+    fn duty(&self, generation: u32, fences: Fences) -> Duty<'_> {
+        // Pairs with the fence in `Owner::enter` (I1).
+        fence(Ordering::SeqCst);
+        let region = self.region();
+        match (region.kind(), region.level()) {
+            (Kind::Running, _) if fences == Fences::Light => {
+                if self.enlist() { Duty::Verify } else { Duty::Nothing }
+            }
+            (Kind::Running, _) | (_, Level::Uninterruptible) => Duty::Nothing,
+            (_, Level::Shielded) => {
+                if self.enlist() { Duty::Later } else { Duty::Nothing }
+            }
+            (Kind::Waiting, _) => Duty::Wake,
+            (Kind::Window | Kind::Foreign, _) => match self.pin(generation) {
+                Some(pin) => Duty::Nudge {
+                    pin,
+                    enlist: self.enlist(),
+                    urgent: region.has(Region::FAIL | Region::HOOK),
+                },
+                None => Duty::Nothing,
+            },
+        }
+    }
+
+    /// Notes that the driver shall look at this record. `true` if the caller must hand the note over, `false` if one
+    /// is on its way already.
+    #[must_use]
+    pub(crate) fn enlist(&self) -> bool {
+        !Attention(self.attention.fetch_or(Attention::ENLISTED, Ordering::SeqCst)).has(Attention::ENLISTED)
+    }
+
+    /// The driver's first step with a note: later raises will leave a new one.
+    pub(crate) fn delist(&self) {
+        self.attention.fetch_and(!Attention::ENLISTED, Ordering::SeqCst);
+    }
+
+    /// Keeps the record in `generation`, or says that it is over or ending.
+    pub(crate) fn pin(&self, generation: u32) -> Option<Pin<'_>> {
+        let mut word = self.attention();
+        loop {
+            let full = word.0 & Attention::PINS == Attention::PINS;
+            if word.generation() != generation || word.has(Attention::EXITING) || full {
+                return None;
+            }
+            let pinned = word.0 + Attention::PIN;
+            match self.attention.compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Some(Pin { record: self }),
+                Err(now) => word = Attention(now),
+            }
+        }
+    }
+}
+
+/// The owner's view of its own record: the only way to the region word (I5).
+///
+/// Not `Send`: it is made from the calling thread's own record and never leaves it.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    record: &'static Record,
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+/// A region that was entered, to be handed back to [`Owner::leave`].
+#[must_use = "a region must be left"]
+pub(crate) struct Entered {
+    outer: Region,
+    frame: *mut (),
+    /// Whether a safepoint would have something to look at.
+    pub(crate) calls: bool,
+}
+
+impl Owner {
+    /// The caller is the thread that `record` is for.
+    pub(crate) const fn of(record: &'static Record) -> Self {
+        Self { record, _thread: std::marker::PhantomData }
+    }
+
+    pub(crate) fn record(self) -> &'static Record {
+        self.record
+    }
+
+    #[inline(always)]
+    pub(crate) fn region(self) -> Region {
+        Region(self.record.region.load(Ordering::Relaxed))
+    }
+
+    /// Step (a). `frame` is what pinned lookers may read while the region lasts; null for none.
+    #[inline(always)]
+    pub(crate) fn enter(self, kind: Kind, ladder: u64, frame: *mut (), fences: Fences) -> Entered {
+        let record = self.record;
+        let outer = self.region();
+        let outer_frame = record.frame.load(Ordering::Relaxed);
+        if !frame.is_null() {
+            record.frame.store(frame, Ordering::Relaxed);
+        }
+        record.region.store(outer.entered(kind, ladder).0, Ordering::Release);
+        match fences {
+            Fences::Light => light_fence(),
+            // Pairs with the fence in `Record::duty` (I1).
+            Fences::Full => fence(Ordering::SeqCst),
+        }
+        Entered { outer, frame: outer_frame, calls: record.attention().calls() }
+    }
+
+    /// Step (d).
+    #[inline(always)]
+    pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
+        let record = self.record;
+        record.region.store(self.region().left(entered.outer).0, Ordering::Release);
+        match fences {
+            Fences::Light => light_fence(),
+            // Pairs with the looker's pin and full fence (I4).
+            Fences::Full => fence(Ordering::SeqCst),
+        }
+        if record.attention().pinned() { AfterLeave::AwaitPins } else { AfterLeave::Nothing }
+    }
+
+    /// Puts the outer frame back, once no pin is left that might look at the inner one.
+    #[inline(always)]
+    pub(crate) fn restore_frame(self, entered: Entered) {
+        self.record.frame.store(entered.frame, Ordering::Relaxed);
+    }
+
+    /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
+    pub(crate) fn await_pins(self) -> Option<Attention> {
+        let word = Attention(self.record.attention.fetch_or(Attention::AWAITED, Ordering::Acquire) | Attention::AWAITED);
+        if word.pinned() {
+            return Some(word);
+        }
+        self.record.attention.fetch_and(!Attention::AWAITED, Ordering::Acquire);
+        None
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_level(self, level: Level) -> Level {
+        let region = self.region();
+        self.record.region.store(region.with_level(level).0, Ordering::Release);
+        region.level()
+    }
+
+    pub(crate) fn set_shield(self, until: u64) -> u64 {
+        let outer = self.record.shield_until();
+        self.record.shield_until.store(until, Ordering::Relaxed);
+        outer
+    }
+
+    /// Clears `bit` and tells whether it was set.
+    pub(crate) fn consume(self, bit: u64) -> bool {
+        self.record.attention().has(bit)
+            && Attention(self.record.attention.fetch_and(!bit, Ordering::Acquire)).has(bit)
+    }
+
+    /// Step (b): the first deliverable entry.
+    pub(crate) fn take_pending(self) -> Option<Entry> {
+        let mut slot = lock(&self.record.slot);
+        let entry = slot.take_first();
+        self.record.settle_pending_bit(&slot);
+        entry
+    }
+
+    /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
+    pub(crate) fn begin_exit(self) {
+        self.record.attention.fetch_or(Attention::EXITING, Ordering::SeqCst);
+    }
+
+    /// The last step out: hands over what will not be delivered.
+    #[must_use = "undelivered entries must be settled"]
+    pub(crate) fn close(self) -> VecDeque<Entry> {
+        let mut slot = lock(&self.record.slot);
+        let drained = slot.close();
+        self.record.attention.fetch_and(!Attention::CALLS, Ordering::SeqCst);
+        drained
+    }
+
+    /// In a forked child: forgets raisers, pins and the queue that belong to the parent. The entries are leaked: the
+    /// parent delivers and drops them, and a destructor must not run in two processes.
+    pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
+        std::mem::forget(slot.drain());
+        let generation = self.record.attention().generation();
+        self.record.attention.store(Attention::idle(generation).0, Ordering::SeqCst);
+        self.record.order.withdraw();
+    }
+}

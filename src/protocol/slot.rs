@@ -1,0 +1,137 @@
+//! The slot: the queue of exceptions that wait for one target.
+//!
+//! Owns: order, superseding, revoking, closing. Leaves to [`super::record`]: the lock around it and the `PENDING` bit.
+//! Called with the record's slot lock held; allocates at most the queue's growth, drops no exception.
+//!
+//! **Signal context:** no, it is behind a lock.
+//!
+//! - I1. First in, first out among the entries that a scope does not hold back.
+//! - I2. At most one entry of a type and scope, unless it was raised with `queue`.
+//! - I3. Every entry that leaves is handed to the caller, who settles and drops it outside the lock: no exception's
+//!   `Drop` runs in here, and none runs twice.
+
+use std::any::TypeId;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::panic::Location;
+
+use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
+use super::registry::ThreadId;
+use crate::sync_shim::Arc;
+
+/// An exception on its way: a value, or the recipe that makes it in the target.
+pub(crate) enum Payload {
+    Value(Box<dyn Error + Send>),
+    Make(fn() -> Box<dyn Error + Send>),
+}
+
+/// What is known of a raise beside the exception itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// The exception's type, by which a later raise supersedes an earlier one.
+    pub(crate) kind: TypeId,
+    pub(crate) type_name: &'static str,
+    pub(crate) raised_by: Option<ThreadId>,
+    pub(crate) raised_at: &'static Location<'static>,
+}
+
+/// One raised exception in a slot.
+pub(crate) struct Entry {
+    pub(crate) payload: Payload,
+    pub(crate) origin: Origin,
+    pub(crate) receipt: Arc<ReceiptCell>,
+    /// Neither supersedes nor is superseded.
+    pub(crate) queued: bool,
+}
+
+impl Entry {
+    /// Ends an entry that left the slot undelivered. The payload is dropped here: call it with no lock held.
+    pub(crate) fn settle(self, outcome: ReceiptState) -> (Arc<ReceiptCell>, AfterSettle) {
+        let after = self.receipt.advance(outcome);
+        (self.receipt, after)
+    }
+}
+
+/// How a raise treats what already waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// Take the place of an entry of the same type.
+    Supersede,
+    /// Join the end of the queue.
+    Queue,
+    /// Replace the whole queue, as `PyThreadState_SetAsyncExc` does.
+    Replace,
+}
+
+/// The queue of P5.
+pub(crate) struct Slot {
+    queue: VecDeque<Entry>,
+    closed: bool,
+}
+
+impl Slot {
+    pub(crate) const fn new() -> Self {
+        Self { queue: VecDeque::new(), closed: true }
+    }
+
+    pub(crate) fn open(&mut self) {
+        self.closed = false;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
+    #[must_use = "displaced entries must be settled"]
+    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> VecDeque<Entry> {
+        match policy {
+            Policy::Replace => {
+                let displaced = std::mem::take(&mut self.queue);
+                self.queue.push_back(entry);
+                displaced
+            }
+            Policy::Supersede => {
+                let twin = self.queue.iter_mut().find(|e| !e.queued && e.origin.kind == entry.origin.kind);
+                if let Some(place) = twin {
+                    std::mem::swap(place, &mut entry);
+                    VecDeque::from([entry])
+                } else {
+                    self.queue.push_back(entry);
+                    VecDeque::new()
+                }
+            }
+            Policy::Queue => {
+                self.queue.push_back(entry);
+                VecDeque::new()
+            }
+        }
+    }
+
+    /// The first deliverable entry.
+    pub(crate) fn take_first(&mut self) -> Option<Entry> {
+        self.queue.pop_front()
+    }
+
+    /// The entry of this receipt, if it still waits.
+    pub(crate) fn remove(&mut self, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
+        let at = self.queue.iter().position(|entry| Arc::ptr_eq(&entry.receipt, receipt))?;
+        self.queue.remove(at)
+    }
+
+    #[must_use = "drained entries must be settled"]
+    pub(crate) fn drain(&mut self) -> VecDeque<Entry> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Refuses every later push and hands over what waits.
+    #[must_use = "drained entries must be settled"]
+    pub(crate) fn close(&mut self) -> VecDeque<Entry> {
+        self.closed = true;
+        self.drain()
+    }
+}

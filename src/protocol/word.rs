@@ -1,0 +1,196 @@
+//! The two packed words of a record: what raisers write ([`Attention`]) and what the owner writes ([`Region`]).
+//!
+//! Owns: the meaning of every bit. Leaves to [`super::record`]: who changes which bit, and with which ordering.
+//! Pure values: anyone may call, nothing blocks or allocates.
+//!
+//! **Signal context:** yes, plain arithmetic.
+//!
+//! ```text
+//! attention  63 ........ 32 | 31 ....... 8 | 7        6         5         4         3        2      1        0
+//!            generation     | pins         | AWAITED  UNPARKED  NOTIFIED  ENLISTED  EXITING  SCOPE  STOPPED  PENDING
+//! region     63 ........ 32 | 31 ... 9     | 8        7         6       5     4     3   2    1   0
+//!            sequence       | -            | FRAMED   ABANDON   UNWIND  HOOK  FAIL  [level]  [kind]
+//! ```
+//!
+//! The low half of the attention word is the futex word of every wait in this crate.
+
+/// A copy of an attention word: what raisers have told this thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attention(pub(crate) u64);
+
+impl Attention {
+    /// The slot holds at least one exception. Set and cleared under the slot's lock.
+    pub(crate) const PENDING: u64 = 1 << 0;
+    /// `StoppableThread::stop` was called: every safepoint raises `Stop` until the thread ends.
+    pub(crate) const STOPPED: u64 = 1 << 1;
+    /// A scope of this thread is cancelled and wants every safepoint inside it to raise.
+    pub(crate) const SCOPE: u64 = 1 << 2;
+    /// The thread is in its exit path: no new pins.
+    pub(crate) const EXITING: u64 = 1 << 3;
+    /// The driver has a note about this record that it has not looked at yet.
+    pub(crate) const ENLISTED: u64 = 1 << 4;
+    /// A wait queue of ours has woken this thread. Cleared by the owner before it tests its condition.
+    pub(crate) const NOTIFIED: u64 = 1 << 5;
+    /// The token of `park`/`unpark`.
+    pub(crate) const UNPARKED: u64 = 1 << 6;
+    /// The owner sleeps until the pins are gone: the last one wakes it.
+    pub(crate) const AWAITED: u64 = 1 << 7;
+    /// What a safepoint looks at.
+    pub(crate) const CALLS: u64 = Self::PENDING | Self::STOPPED | Self::SCOPE;
+
+    pub(crate) const PIN: u64 = 1 << 8;
+    pub(crate) const PINS: u64 = 0xFFFF_FF00;
+
+    /// The word of a record that nobody has raised into, in its `generation`.
+    pub(crate) const fn idle(generation: u32) -> Self {
+        Self((generation as u64) << 32)
+    }
+
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether a safepoint has something to look at.
+    pub(crate) const fn calls(self) -> bool {
+        self.0 & Self::CALLS != 0
+    }
+
+    pub(crate) const fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
+    }
+
+    pub(crate) const fn pinned(self) -> bool {
+        self.has(Self::PINS)
+    }
+
+    /// The half that a futex compares.
+    pub(crate) const fn futex(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What the owner is doing, as far as a raiser must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Running Rust code: it meets the attention word by itself.
+    Running,
+    /// Waiting on its own attention word: wake the futex.
+    Waiting,
+    /// Between the check and the result of a system call of ours: nudge.
+    Window,
+    /// In somebody else's code: nudge, and climb the ladder that the region's bits allow.
+    Foreign,
+}
+
+/// How much the owner wants to be left alone. Ordered: a nested mask never weakens an outer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Unmasked,
+    /// Deferred at safepoints, deliverable when the thread would really block.
+    Masked,
+    /// Deferred everywhere until the shield's deadline.
+    Shielded,
+    /// Deferred everywhere.
+    Uninterruptible,
+}
+
+/// A copy of a region word: what the owner has told its raisers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Region(pub(crate) u64);
+
+impl Region {
+    pub(crate) const FAIL: u64 = 1 << 4;
+    pub(crate) const HOOK: u64 = 1 << 5;
+    pub(crate) const FRAMED: u64 = 1 << 8;
+    const KIND: u64 = 0b11;
+    const LEVEL: u64 = 0b1100;
+    const LADDER: u64 = 0x1F0;
+    const SEQUENCE: u64 = 1 << 32;
+
+    /// Running, unmasked.
+    pub(crate) const IDLE: Self = Self(0);
+
+    pub(crate) const fn kind(self) -> Kind {
+        match self.0 & Self::KIND {
+            0 => Kind::Running,
+            1 => Kind::Waiting,
+            2 => Kind::Window,
+            _ => Kind::Foreign,
+        }
+    }
+
+    pub(crate) const fn level(self) -> Level {
+        match (self.0 & Self::LEVEL) >> 2 {
+            0 => Level::Unmasked,
+            1 => Level::Masked,
+            2 => Level::Shielded,
+            _ => Level::Uninterruptible,
+        }
+    }
+
+    pub(crate) const fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Changes with every entry and every exit of a region: equal numbers mean "still in there".
+    pub(crate) const fn sequence(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The word for a region of `kind` with these ladder bits, entered from here. The mask level stays.
+    #[inline(always)]
+    pub(crate) const fn entered(self, kind: Kind, ladder: u64) -> Self {
+        Self((self.0 & !(Self::KIND | Self::LADDER) | kind as u64 | ladder).wrapping_add(Self::SEQUENCE))
+    }
+
+    /// The word to go back to when the region that was entered from `outer` ends.
+    #[inline(always)]
+    pub(crate) const fn left(self, outer: Self) -> Self {
+        const LOW: u64 = 0xFFFF_FFFF;
+        Self((self.0 & !LOW).wrapping_add(Self::SEQUENCE) | outer.0 & LOW)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_level(self, level: Level) -> Self {
+        Self(self.0 & !Self::LEVEL | (level as u64) << 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [Kind; 4] = [Kind::Running, Kind::Waiting, Kind::Window, Kind::Foreign];
+    const LEVELS: [Level; 4] = [Level::Unmasked, Level::Masked, Level::Shielded, Level::Uninterruptible];
+
+    #[test]
+    fn every_kind_and_level_survives_the_packing() {
+        for kind in KINDS {
+            for level in LEVELS {
+                for ladder in [0, Region::FAIL, Region::HOOK | Region::FRAMED] {
+                    let region = Region::IDLE.with_level(level).entered(kind, ladder);
+                    assert_eq!((region.kind(), region.level()), (kind, level));
+                    assert_eq!(region.0 & Region::LADDER, ladder);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn leaving_restores_the_outer_region_under_a_new_sequence() {
+        let outer = Region(u64::from(u32::MAX) << 32).entered(Kind::Foreign, Region::FAIL);
+        let inner = outer.entered(Kind::Window, 0);
+        let back = inner.left(outer);
+        assert_eq!(back.0 as u32, outer.0 as u32);
+        assert_eq!([outer, inner, back].map(Region::sequence), [0, 1, 2]);
+    }
+
+    #[test]
+    fn pins_touch_neither_the_calls_nor_the_generation() {
+        let idle = Attention::idle(7);
+        let pinned = Attention(idle.0 + 3 * Attention::PIN);
+        assert!(pinned.pinned() && !pinned.calls() && pinned.generation() == 7);
+        let full = Attention(idle.0 | Attention::PINS);
+        assert_eq!((full.generation(), full.calls()), (7, false));
+    }
+}

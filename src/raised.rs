@@ -1,0 +1,219 @@
+//! [`Raised`]: an exception that has been delivered.
+//!
+//! Owns: the delivered value, who raised it and how it got here; telling the receipt when the target is done with it.
+//! Leaves to `safepoint` the delivering.
+//!
+//! **Signal context:** no.
+
+#![allow(unsafe_code)]
+
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::current::wake_receipt;
+use crate::exception::Exception;
+use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::registry::ThreadId;
+
+/// What got the target to the point of delivery, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Rung {
+    /// It came by a safepoint by itself.
+    Safepoint,
+    /// It was woken from a wait of ours, without a signal.
+    Wake,
+    /// A signal broke its blocking call (EINTR).
+    Nudge,
+    /// Its blocked system call was made to return an error that is not EINTR.
+    Fail,
+    /// An unblock hook made the library return.
+    Hook,
+    /// Its frames were unwound by force.
+    Unwind,
+    /// Its context was reset.
+    Abandon,
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Safepoint => "safepoint",
+            Self::Wake => "wake",
+            Self::Nudge => "nudge",
+            Self::Fail => "fail",
+            Self::Hook => "hook",
+            Self::Unwind => "unwind",
+            Self::Abandon => "abandon",
+        })
+    }
+}
+
+/// An exception raised by another thread and delivered in this one.
+///
+/// Dropping it, or taking its value out, tells the raiser's [`Receipt`](crate::Receipt) that it was caught.
+///
+/// As an [`io::Error`](std::io::Error) it has the kind `Other`, never `Interrupted`, which std's retry loops swallow;
+/// [`Raised::from_io`] gets it back.
+pub struct Raised {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    value: Option<Box<dyn Error + Send>>,
+    /// Held while the value is used through `&self` on a type that may not be `Sync`.
+    exclusive: Mutex<()>,
+    type_name: &'static str,
+    raised_by: Option<ThreadId>,
+    raised_at: &'static Location<'static>,
+    rung: Rung,
+    receipt: Option<Arc<ReceiptCell>>,
+}
+
+// SAFETY: everything in `Inner` is `Sync` but `value`, which is `Send`. Through a shared `Raised` the value is reached
+// in two ways only: `downcast_ref::<E>`, which demands `E: Sync`, and `with_value`, which holds `exclusive` and so has
+// the value to itself as far as a type that is not `Sync` can tell. `is` reads the vtable alone.
+unsafe impl Sync for Inner {}
+
+impl Raised {
+    pub(crate) fn new(
+        value: Box<dyn Error + Send>,
+        type_name: &'static str,
+        raised_by: Option<ThreadId>,
+        raised_at: &'static Location<'static>,
+        rung: Rung,
+        receipt: Option<Arc<ReceiptCell>>,
+    ) -> Self {
+        let value = Some(value);
+        let exclusive = Mutex::new(());
+        Self { inner: Box::new(Inner { value, exclusive, type_name, raised_by, raised_at, rung, receipt }) }
+    }
+
+    /// Whether the exception is an `E`.
+    pub fn is<E: Exception>(&self) -> bool {
+        self.inner.value.as_ref().is_some_and(|value| value.is::<E>())
+    }
+
+    /// The exception, if it is an `E`.
+    pub fn downcast_ref<E: Exception + Sync>(&self) -> Option<&E> {
+        self.inner.value.as_ref()?.downcast_ref()
+    }
+
+    /// Takes the exception out if it is an `E`: from then on it counts as caught.
+    ///
+    /// # Errors
+    /// Gives `self` back if it is not.
+    pub fn downcast<E: Exception>(mut self) -> Result<E, Self> {
+        match self.inner.value.take() {
+            Some(value) => match value.downcast::<E>() {
+                Ok(value) => Ok(*value),
+                Err(value) => {
+                    self.inner.value = Some(value);
+                    Err(self)
+                }
+            },
+            None => Err(self),
+        }
+    }
+
+    /// The exception's type name.
+    pub fn type_name(&self) -> &'static str {
+        self.inner.type_name
+    }
+
+    /// The thread that raised it, if that one was attached.
+    pub fn raised_by(&self) -> Option<ThreadId> {
+        self.inner.raised_by
+    }
+
+    /// Where in the source it was raised.
+    pub fn raised_at(&self) -> &'static Location<'static> {
+        self.inner.raised_at
+    }
+
+    /// What got the thread here.
+    pub fn rung(&self) -> Rung {
+        self.inner.rung
+    }
+
+    /// Gets the exception back out of an error that it was turned into.
+    ///
+    /// # Errors
+    /// Gives the error back if it is another one.
+    ///
+    /// ```
+    /// use throwto::Raised;
+    /// # let attachment = throwto::attach()?;
+    /// # throwto::raise_exc(attachment.id(), throwto::Stop)?;
+    /// fn work() -> std::io::Result<()> {
+    ///     throwto::safepoint()?;
+    ///     Ok(())
+    /// }
+    /// let error = work().unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::Other);
+    /// assert!(Raised::from_io(error).unwrap().is::<throwto::Stop>());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_io(error: std::io::Error) -> Result<Self, std::io::Error> {
+        if error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+            match error.into_inner().map(|inner| inner.downcast::<Self>()) {
+                Some(Ok(raised)) => Ok(*raised),
+                Some(Err(other)) => Err(std::io::Error::other(other)),
+                None => Err(std::io::Error::other("an error without its payload")),
+            }
+        } else {
+            Err(error)
+        }
+    }
+
+    fn with_value<R>(&self, use_: impl FnOnce(Option<&(dyn Error + Send)>) -> R) -> R {
+        let _exclusive = self.inner.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        use_(self.inner.value.as_deref())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        // The value first: who sees `Caught` may rely on its destructor having run.
+        drop(self.inner.value.take());
+        if let Some(receipt) = self.inner.receipt.take() {
+            wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
+        }
+    }
+}
+
+impl fmt::Debug for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_value(|value| {
+            f.debug_struct("Raised")
+                .field("exception", &value)
+                .field("raised_by", &self.inner.raised_by)
+                .field("raised_at", &format_args!("{}", self.inner.raised_at))
+                .field("rung", &self.inner.rung)
+                .finish()
+        })
+    }
+}
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_value(|value| match value {
+            Some(value) => write!(f, "{value}"),
+            None => f.write_str(self.inner.type_name),
+        })?;
+        match self.inner.raised_by {
+            Some(id) => write!(f, " (raised by thread {id} at {})", self.inner.raised_at),
+            None => write!(f, " (raised at {})", self.inner.raised_at),
+        }
+    }
+}
+
+impl Error for Raised {}
+
+impl From<Raised> for std::io::Error {
+    fn from(raised: Raised) -> Self {
+        Self::other(raised)
+    }
+}

@@ -1,0 +1,91 @@
+//! [`Receipt`]: what a raiser holds.
+//!
+//! Owns: waiting for a raise's fate, and taking a raise back. Leaves to `protocol::receipt` the states.
+//! [`Receipt::wait`] blocks, and cannot be raised into: its time limit bounds it.
+//!
+//! **Signal context:** no.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::current::{REGISTRY, settle};
+use crate::platform::futex;
+use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::registry::ThreadId;
+
+/// Tells what became of a raise. Dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    target: ThreadId,
+    cell: Arc<ReceiptCell>,
+}
+
+impl Receipt {
+    pub(crate) fn new(target: ThreadId, cell: Arc<ReceiptCell>) -> Self {
+        Self { target, cell }
+    }
+
+    /// Whether it got into a slot at all.
+    pub(crate) fn was_accepted(&self) -> bool {
+        self.state() != ReceiptState::TargetEnded
+    }
+
+    /// The thread that was raised into.
+    pub fn target(&self) -> ThreadId {
+        self.target
+    }
+
+    /// The state now.
+    pub fn state(&self) -> ReceiptState {
+        self.cell.state()
+    }
+
+    /// Waits for a final state, at most for `limit`, and returns the state at the end.
+    ///
+    /// [`Pending`](ReceiptState::Pending) after that: not yet delivered. [`Delivered`](ReceiptState::Delivered): the
+    /// target has it and is not done with it. A limit too long for the clock waits as long as it takes.
+    ///
+    /// Not a cancellation point: an exception raised into the waiting thread stays pending.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throwto::{ReceiptState, Stop, raise_exc, thread};
+    /// let worker = thread::spawn(|| thread::sleep(Duration::from_secs(3600)).is_err());
+    /// let receipt = raise_exc(&worker, Stop)?;
+    /// assert_eq!(receipt.wait(Duration::from_secs(10)), ReceiptState::Caught);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait(&self, limit: Duration) -> ReceiptState {
+        let deadline = deadline_after(limit);
+        loop {
+            match self.cell.prepare_wait() {
+                Ok(state) => return state,
+                Err(word) => {
+                    if deadline.is_some_and(|at| futex::now() >= at) {
+                        return self.state();
+                    }
+                    futex::wait_on(self.cell.word(), word, deadline);
+                }
+            }
+        }
+    }
+
+    /// Takes the raise back. `true` if it was still pending: then it will never be delivered, and the exception has been
+    /// dropped. A nudge already sent may still end one system call of the target with EINTR.
+    pub fn revoke(&self) -> bool {
+        let Some(record) = REGISTRY.record(self.target.index()) else { return false };
+        match record.revoke(self.target.generation(), &self.cell) {
+            Some(entry) => {
+                settle([entry], ReceiptState::Revoked);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// The clock's value after `limit`; `None` when that is beyond the clock.
+pub(crate) fn deadline_after(limit: Duration) -> Option<u64> {
+    let limit = u64::try_from(limit.as_nanos()).ok()?;
+    futex::now().checked_add(limit).filter(|at| *at < u64::MAX / 2)
+}

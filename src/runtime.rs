@@ -1,0 +1,132 @@
+//! Process-wide set-up and configuration: the nudge signal, the fences, the counters.
+//!
+//! Owns: what is decided once per process. Leaves to `current` the threads, to `driver` the background work.
+//! [`ready`] makes a few system calls the first time and one load later.
+//!
+//! **Signal context:** no.
+
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+
+use crate::current;
+use crate::error::AttachError;
+use crate::platform::{handler, membarrier};
+use crate::protocol::record::Fences;
+use crate::protocol::registry::CAPACITY;
+
+/// What can be chosen before the first thread attaches.
+///
+/// ```
+/// throwto::Config::new().attach_limit(10_000).apply()?;
+/// # Ok::<(), throwto::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub(crate) signal: i32,
+    pub(crate) attach_limit: usize,
+}
+
+impl Config {
+    /// The defaults: the nudge signal is `SIGURG`, and as many threads may attach as there is memory for.
+    pub const fn new() -> Self {
+        Self { signal: handler::DEFAULT_SIGNAL, attach_limit: CAPACITY }
+    }
+
+    /// The signal that breaks blocking calls, by its number. It must be one that may be caught.
+    #[must_use]
+    pub const fn nudge_signal(mut self, signal: i32) -> Self {
+        self.signal = signal;
+        self
+    }
+
+    /// How many threads may be attached at once.
+    #[must_use]
+    pub const fn attach_limit(mut self, limit: usize) -> Self {
+        self.attach_limit = limit;
+        self
+    }
+
+    /// Puts the configuration in force.
+    ///
+    /// # Errors
+    /// [`ConfigError::TooLate`] once a thread has attached or a configuration has been applied.
+    pub fn apply(self) -> Result<(), ConfigError> {
+        CONFIG.set(self).map_err(|_| ConfigError::TooLate)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The runtime is already in use.
+    #[error("the runtime is already in use: apply the configuration once, before the first thread attaches")]
+    TooLate,
+}
+
+static CONFIG: OnceLock<Config> = OnceLock::new();
+static READY: OnceLock<Result<Fences, AttachError>> = OnceLock::new();
+
+/// Sets the process up, once.
+pub(crate) fn ready() -> Result<&'static Config, AttachError> {
+    let config = CONFIG.get_or_init(Config::new);
+    match READY.get_or_init(|| set_up(config)) {
+        Ok(_) => Ok(config),
+        Err(error) => Err(error.clone()),
+    }
+}
+
+fn set_up(config: &Config) -> Result<Fences, AttachError> {
+    let signal = config.signal;
+    handler::install(signal, current::owns, current::of_thread)
+        .map_err(|failed| AttachError::Signal { signal, errno: failed.errno })?;
+    if !crate::fork::register() {
+        return Err(AttachError::OutOfMemory);
+    }
+    Ok(if membarrier::register() { Fences::Light } else { Fences::Full })
+}
+
+/// The nudge signal in force.
+pub(crate) fn signal() -> i32 {
+    CONFIG.get().map_or(handler::DEFAULT_SIGNAL, |config| config.signal)
+}
+
+/// How foreign regions are fenced.
+#[inline(always)]
+pub(crate) fn fences() -> Fences {
+    match READY.get() {
+        Some(Ok(fences)) => *fences,
+        _ => Fences::Full,
+    }
+}
+
+static ENDS: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// Tells whoever waits for threads to end that one has.
+pub(crate) fn note_end() {
+    *ENDS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    ENDS.1.notify_all();
+}
+
+/// Waits until `over()`, looking again whenever a thread ends, at most until `deadline`.
+pub(crate) fn wait_for_ends(deadline: std::time::Instant, mut over: impl FnMut() -> bool) -> bool {
+    let mut ends = ENDS.0.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        drop(ends);
+        if over() {
+            return true;
+        }
+        ends = ENDS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = deadline.checked_duration_since(std::time::Instant::now()).filter(|d| !d.is_zero()) else {
+            return false;
+        };
+        // An end between the look and the lock is caught by looking at least every few milliseconds.
+        let nap = left.min(std::time::Duration::from_millis(2));
+        ends = ENDS.1.wait_timeout(ends, nap).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

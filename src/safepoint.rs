@@ -1,0 +1,230 @@
+//! Safepoints: where a running thread meets its exceptions.
+//!
+//! Owns: the check, the decision whether this is a moment to raise, and both styles of raising. Leaves to `mask` the
+//! levels, to `region` the waits.
+//!
+//! **Signal context:** no.
+//!
+//! An exception is delivered when all of this holds:
+//!
+//! - the attention word calls;
+//! - no panic or delivered exception is unwinding this thread (P11);
+//! - the mask level allows it: always when unmasked; when masked, only where the thread would really block; under a
+//!   shield, once its deadline has passed; never when uninterruptible.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+
+use crate::current;
+use crate::exception::{Exception, Stop};
+use crate::platform::futex;
+use crate::protocol::receipt::ReceiptState;
+use crate::protocol::record::Owner;
+use crate::protocol::slot::{Entry, Payload};
+use crate::protocol::word::{Attention, Level};
+use crate::raised::{Raised, Rung};
+
+/// Whether the thread has come to a point where it would really block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Running,
+    Blocking,
+}
+
+/// Delivers the first pending exception, if there is one and no mask holds it back.
+///
+/// One thread-local pointer, one relaxed load, one predicted branch when nothing is pending, attached or not.
+///
+/// # Errors
+/// The exception. Inside a `Drop` that runs while the thread panics it never raises.
+///
+/// ```
+/// fn count_to(n: u64) -> Result<u64, throwto::Raised> {
+///     let mut i = 0;
+///     while i < n {
+///         throwto::safepoint()?;
+///         i += 1;
+///     }
+///     Ok(i)
+/// }
+/// assert_eq!(count_to(1000).unwrap(), 1000);
+/// ```
+#[inline(always)]
+pub fn safepoint() -> Result<(), Raised> {
+    if current::record().attention().calls() { called() } else { Ok(()) }
+}
+
+#[cold]
+#[inline(never)]
+fn called() -> Result<(), Raised> {
+    match current::owner().and_then(|owner| take(owner, Moment::Running)) {
+        Some(raised) => Err(raised),
+        None => Ok(()),
+    }
+}
+
+/// As [`safepoint`], but raises by unwinding: [`catch`] gets it, destructors run on the way.
+///
+/// The panic hook is not called, so nothing is printed. With `panic = "abort"` there is no unwinding: the process
+/// aborts, as for a panic; use [`safepoint`] there.
+#[inline(always)]
+pub fn safepoint_unwind() {
+    if current::record().attention().calls() {
+        unwind_if_called();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn unwind_if_called() {
+    if let Err(raised) = called() {
+        unwind(raised);
+    }
+}
+
+/// Raises by unwinding.
+pub(crate) fn unwind(raised: Raised) -> ! {
+    #[cfg(panic = "abort")]
+    eprintln!("throwto: safepoint_unwind cannot unwind with panic=abort, use safepoint(): {raised}");
+    resume_unwind(Box::new(raised))
+}
+
+/// Runs `f` and catches an exception that unwinds out of it. Panics pass through.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
+/// let raised = throwto::catch(|| loop { throwto::safepoint_unwind() }).unwrap_err();
+/// assert!(raised.is::<throwto::Stop>());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The exception.
+pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Raised> {
+    catch_if(f, |_| true)
+}
+
+/// As [`catch`], for exceptions of type `E` only. Others pass through, as panics do.
+///
+/// # Errors
+/// The exception.
+pub fn catch_only<E: Exception, T>(f: impl FnOnce() -> T) -> Result<T, Raised> {
+    catch_if(f, Raised::is::<E>)
+}
+
+/// Runs `f`; an exception that unwinds out of it is given to `handler`, which runs masked.
+///
+/// So a second exception cannot end the handling of the first halfway: it is delivered when the handler really blocks,
+/// or after it.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
+/// let answer = throwto::catch_with(|| { throwto::safepoint_unwind(); 1 }, |_raised| 2);
+/// assert_eq!(answer, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn catch_with<T>(f: impl FnOnce() -> T, handler: impl FnOnce(Raised) -> T) -> T {
+    catch(f).unwrap_or_else(|raised| crate::mask::mask(|_| handler(raised)))
+}
+
+fn catch_if<T>(f: impl FnOnce() -> T, wanted: impl FnOnce(&Raised) -> bool) -> Result<T, Raised> {
+    // Unwind safety is the caller's, as for a `?` that leaves `f` halfway: what `f` borrowed may be half done.
+    catch_unwind(AssertUnwindSafe(f)).or_else(|payload| match as_raised(payload) {
+        Ok(raised) if wanted(&raised) => Err(raised),
+        Ok(other) => resume_unwind(Box::new(other)),
+        Err(panic) => resume_unwind(panic),
+    })
+}
+
+/// Tells a delivered exception from a panic.
+pub(crate) fn as_raised(payload: Box<dyn Any + Send>) -> Result<Raised, Box<dyn Any + Send>> {
+    payload.downcast::<Raised>().map(|raised| *raised)
+}
+
+/// Whether an exception waits in the calling thread's slot, or it has been told to stop.
+///
+/// For callbacks that a library polls (SQLite's progress handler, curl's `XFERINFO`): return "abort" when it is `true`,
+/// and the foreign call that is going on ends early. Masks are not considered, except that it is `false` while
+/// uninterruptible or shielded, since nothing could be delivered at the end of that call.
+///
+/// ```
+/// assert!(!throwto::pending());
+/// ```
+#[inline]
+pub fn pending() -> bool {
+    let record = current::record();
+    if !record.attention().calls() {
+        return false;
+    }
+    let Some(owner) = current::owner() else { return false };
+    let held = !level_allows(owner, Moment::Blocking);
+    if !held {
+        record.note_rung(POLLED);
+    }
+    !held
+}
+
+/// A callback polled [`pending`] and was told yes. Shows as [`Rung::Safepoint`].
+const POLLED: u32 = 1;
+
+/// Whether the mask level lets an exception through at this moment. A shield whose time is over holds nothing back.
+fn level_allows(owner: Owner, moment: Moment) -> bool {
+    match owner.region().level() {
+        Level::Unmasked => true,
+        Level::Masked => moment == Moment::Blocking,
+        Level::Shielded => futex::now() >= owner.record().shield_until(),
+        Level::Uninterruptible => false,
+    }
+}
+
+/// Whether an exception would be delivered now. The condition at the head of this file.
+pub(crate) fn deliverable(owner: Owner, moment: Moment) -> bool {
+    owner.record().attention().calls() && level_allows(owner, moment) && !std::thread::panicking()
+}
+
+/// Takes the first exception, if it may be delivered now.
+#[track_caller]
+pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
+    if !deliverable(owner, moment) {
+        return None;
+    }
+    if owner.record().attention().has(Attention::PENDING)
+        && let Some(entry) = owner.take_pending()
+    {
+        return Some(deliver(owner, entry));
+    }
+    owner.record().attention().has(Attention::STOPPED).then(|| {
+        let rung = rung(owner);
+        Raised::new(Box::new(Stop), std::any::type_name::<Stop>(), None, Location::caller(), rung, None)
+    })
+}
+
+fn deliver(owner: Owner, entry: Entry) -> Raised {
+    let Entry { payload, origin, receipt, .. } = entry;
+    current::wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
+    current::note_delivered(&receipt);
+    let value = match payload {
+        Payload::Value(value) => value,
+        Payload::Make(make) => make(),
+    };
+    Raised::new(value, origin.type_name, origin.raised_by, origin.raised_at, rung(owner), Some(receipt))
+}
+
+fn rung(owner: Owner) -> Rung {
+    match owner.record().take_rung() {
+        0 | POLLED => Rung::Safepoint,
+        WOKEN => Rung::Wake,
+        2 => Rung::Nudge,
+        3 => Rung::Fail,
+        4 => Rung::Hook,
+        5 => Rung::Unwind,
+        _ => Rung::Abandon,
+    }
+}
+
+/// As noted in the record by a wait of ours that a raise ended. Distinct from every rung of the ladder.
+pub(crate) const WOKEN: u32 = 0x80;
+/// As noted in the record by the driver.
+pub(crate) const HOOKED: u32 = 4;

@@ -1,0 +1,175 @@
+//! What the attached threads are doing: [`threads`].
+//!
+//! Owns: the snapshot. Leaves to `platform::blocked` reading the system. Blocks for some file reads per thread.
+//!
+//! **Signal context:** no.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::current::REGISTRY;
+use crate::foreign;
+use crate::os::OsTid;
+use crate::platform::{blocked, membarrier};
+use crate::protocol::record::Pin;
+use crate::protocol::registry::{Member, ThreadId};
+use crate::protocol::word::Kind;
+use crate::raise::release;
+use crate::runtime;
+
+/// What a thread is doing, as far as this crate knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ThreadState {
+    /// Registered, not running yet.
+    Starting,
+    /// Running Rust code between safepoints, or blocked in something this crate does not know of.
+    Running,
+    /// In a wait of this crate: sleep, park, join, a lock, a channel.
+    Waiting,
+    /// In a blocking system call of this crate.
+    Blocked,
+    /// In a foreign call.
+    Foreign,
+}
+
+/// One attached thread.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ThreadInfo {
+    /// Its id.
+    pub id: ThreadId,
+    /// The kernel's number of it; 0 before it runs.
+    pub os_tid: OsTid,
+    /// Its name.
+    pub name: Option<String>,
+    /// The thread that spawned it, if that one was attached.
+    pub parent: Option<ThreadId>,
+    /// What it is doing, as far as this crate knows.
+    pub state: ThreadState,
+    /// The label of the foreign call it is in.
+    pub region: Option<&'static str>,
+    /// Where it is, as read from the system: `read(fd 3, pipe) for 2.1 s`, `running`, `uninterruptible kernel sleep`.
+    ///
+    /// The time is counted from the first look (this function, or a raise that failed) that found it in this wait.
+    pub where_blocked: String,
+    /// How many exceptions wait in its slot.
+    pub pending: usize,
+    /// Whether its signal mask blocks the nudge signal: then its blocking calls cannot be broken.
+    pub nudge_blocked: bool,
+}
+
+/// All attached threads, as they are now.
+///
+/// Takes some file reads per thread, so tens of microseconds each. Threads that end meanwhile are left out.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// let me = throwto::threads().into_iter().find(|t| t.id == attachment.id()).unwrap();
+/// assert_eq!(me.where_blocked, "running");
+/// # Ok::<(), throwto::AttachError>(())
+/// ```
+pub fn threads() -> Vec<ThreadInfo> {
+    let members: Vec<Member> = REGISTRY.members().iter().cloned().collect();
+    let pinned: Vec<(Member, Pin<'static>)> =
+        members.into_iter().filter_map(|m| Some((m.clone(), REGISTRY.pin(m.id)?))).collect();
+    // One barrier for all pins: behind it, regions and their labels may be read.
+    membarrier::heavy_fence();
+    let seen: Vec<_> = pinned.into_iter().map(|(member, pin)| glance(member, pin)).collect();
+    let infos: Vec<_> = seen.into_iter().map(|glance| glance.look_closer()).collect();
+    forget_others(&infos);
+    infos
+}
+
+/// One thread, if it is attached.
+pub(crate) fn info(id: ThreadId) -> Option<ThreadInfo> {
+    let member = REGISTRY.members().get(id).cloned()?;
+    let pin = REGISTRY.pin(id)?;
+    membarrier::heavy_fence();
+    Some(glance(member, pin).look_closer())
+}
+
+/// What is read under the pin. The slow part, asking the system, comes after it.
+struct Glance {
+    member: Member,
+    state: ThreadState,
+    region: Option<&'static str>,
+    pending: usize,
+}
+
+fn glance(member: Member, pin: Pin<'static>) -> Glance {
+    let record = pin.record();
+    let state = match record.region().kind() {
+        _ if member.os_tid == 0 => ThreadState::Starting,
+        Kind::Running => ThreadState::Running,
+        Kind::Waiting => ThreadState::Waiting,
+        Kind::Window => ThreadState::Blocked,
+        Kind::Foreign => ThreadState::Foreign,
+    };
+    let region = foreign::label_of(record);
+    let pending = record.pending_count();
+    release(pin);
+    Glance { member, state, region, pending }
+}
+
+impl Glance {
+    fn look_closer(self) -> ThreadInfo {
+        let Self { member, state, region, pending } = self;
+        let tid = member.os_tid;
+        let where_blocked = match state {
+            ThreadState::Starting => "not started yet".to_owned(),
+            _ => {
+                let place = blocked::describe(tid);
+                match since_first_look(member.id, tid, &place) {
+                    Some(time) => format!("{place} for {:.1} s", time.as_secs_f64()),
+                    None => place,
+                }
+            }
+        };
+        ThreadInfo {
+            id: member.id,
+            os_tid: OsTid::from_raw(tid),
+            name: member.name.as_deref().map(str::to_owned),
+            parent: member.parent,
+            state,
+            region,
+            where_blocked,
+            pending,
+            nudge_blocked: blocked::signal_blocked(tid, runtime::signal()).unwrap_or(false),
+        }
+    }
+}
+
+/// A wait that was looked at before: the kernel does not tell how long a thread has slept, but a thread that has not
+/// been switched to since the last look is still in the same wait.
+struct Seen {
+    place: String,
+    switches: u64,
+    since: Instant,
+}
+
+static SEEN: Mutex<Option<HashMap<ThreadId, Seen>>> = Mutex::new(None);
+
+fn since_first_look(id: ThreadId, tid: i32, place: &str) -> Option<Duration> {
+    let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = guard.get_or_insert_with(HashMap::new);
+    let switches = blocked::voluntary_switches(tid)?;
+    if place == "running" {
+        seen.remove(&id);
+        return None;
+    }
+    match seen.get(&id) {
+        Some(earlier) if earlier.place == place && earlier.switches == switches => Some(earlier.since.elapsed()),
+        _ => {
+            seen.insert(id, Seen { place: place.to_owned(), switches, since: Instant::now() });
+            None
+        }
+    }
+}
+
+fn forget_others(infos: &[ThreadInfo]) {
+    if let Some(seen) = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        seen.retain(|id, _| infos.iter().any(|info| info.id == *id));
+    }
+}

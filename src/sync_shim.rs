@@ -1,0 +1,52 @@
+//! The one switch between std's atomics and locks and loom's.
+//!
+//! Owns: `cfg(loom)`, which stands in no other file. Leaves to others: every protocol decision.
+//! Anyone may call, on any thread; [`lock`] blocks as its mutex does.
+//!
+//! **Signal context:** the atomics yes, the mutex no.
+//!
+//! ## The asymmetric fence pair
+//!
+//! [`light_fence`] is the owner's half of the store-buffer race: only the compiler is held back, the machine is
+//! ordered by the raiser's half, `membarrier(PRIVATE_EXPEDITED)`, which acts as a full fence on every running
+//! thread of the process. Loom knows no membarrier, so there both halves are `fence(SeqCst)`, which is weaker
+//! nowhere: a model that passes with two full fences passes with a stronger remote one.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+};
+#[cfg(not(loom))]
+pub(crate) use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+};
+
+/// Locks and disregards poison: every critical section of this crate leaves its data whole at each step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.lock() {
+        Ok(guard) => guard,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
+/// The owner's half of the asymmetric pair; see the header.
+#[inline(always)]
+pub(crate) fn light_fence() {
+    #[cfg(not(loom))]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
+/// Defines constructors that are `const` except under loom, whose atomics have none.
+macro_rules! const_constructor {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
+        #[cfg(not(loom))]
+        $(#[$meta])* $vis const fn $name($($arg: $ty),*) -> $ret $body
+        #[cfg(loom)]
+        $(#[$meta])* $vis fn $name($($arg: $ty),*) -> $ret $body
+    };
+}
+pub(crate) use const_constructor;

@@ -1,0 +1,200 @@
+//! Threads that can be raised into, and the waits of `std::thread` as cancellation points.
+//!
+//! Owns: [`spawn`], [`Builder`], [`sleep`], [`park`]. [`JoinHandle`] is in `join`, [`StoppableThread`] in `stoppable`.
+//! Leaves to `region` the waiting. Everything here but spawning may block.
+//!
+//! **Signal context:** no.
+
+mod join;
+mod stoppable;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use join::{JoinError, JoinHandle};
+pub use stoppable::{StoppableThread, stopped};
+
+use crate::current::{self, REGISTRY};
+use crate::platform::{futex, nudge};
+use crate::protocol::registry::ThreadId;
+use crate::protocol::word::Attention;
+use crate::raised::Raised;
+use crate::receipt::deadline_after;
+use crate::region::{Raises, Waited, wait_until};
+use crate::runtime;
+use join::Packet;
+
+/// Starts an attached thread. Its parent is the calling thread, if that one is attached.
+///
+/// It can be raised into from the moment this returns, even before it runs. Masks are not inherited, and the nudge
+/// signal is unblocked in it, whatever the caller's signal mask is.
+///
+/// # Panics
+/// If the system cannot start a thread, or it cannot be attached; [`Builder::spawn`] returns the error instead.
+///
+/// ```
+/// let worker = throwto::thread::spawn(|| 6 * 7);
+/// assert_eq!(worker.join().unwrap(), 42);
+/// ```
+pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    Builder::new().spawn(f).expect("failed to start an attached thread")
+}
+
+/// How a thread shall be started: as `std::thread::Builder`.
+#[derive(Debug, Default)]
+#[must_use = "nothing starts before `spawn`"]
+pub struct Builder {
+    name: Option<String>,
+    stack_size: Option<usize>,
+}
+
+impl Builder {
+    /// The defaults of `std::thread::Builder`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the thread: for [`Target`](crate::Target), [`threads`](crate::threads), debuggers and panic messages.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The size of its stack in bytes.
+    pub fn stack_size(mut self, size: usize) -> Self {
+        self.stack_size = Some(size);
+        self
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// What `std::thread::Builder::spawn` returns, or an [`AttachError`](crate::AttachError) inside an `io::Error` of
+    /// kind `Other`.
+    ///
+    /// ```
+    /// let worker = throwto::thread::Builder::new().name("worker").spawn(throwto::ThreadId::current)?;
+    /// let id = worker.id();
+    /// assert_eq!(worker.join().unwrap(), Some(id));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn spawn<T: Send + 'static>(self, f: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+        let mut builder = std::thread::Builder::new();
+        if let Some(size) = self.stack_size {
+            builder = builder.stack_size(size);
+        }
+        if let Some(name) = &self.name {
+            builder = builder.name(name.clone());
+        }
+        let id = current::register(self.name.map(Arc::from), ThreadId::current()).map_err(io::Error::other)?;
+        let packet = Arc::new(Packet::new());
+        let theirs = Arc::clone(&packet);
+        let started = builder.spawn(move || {
+            nudge::unblock(runtime::signal());
+            let attachment = current::adopt(id);
+            theirs.run(f);
+            drop(attachment);
+            theirs.complete();
+        });
+        match started {
+            Ok(inner) => Ok(JoinHandle::new(id, packet, inner)),
+            Err(error) => {
+                current::never_started(id);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Sleeps for at least `duration`, unless raised into. A duration too long for the clock sleeps until raised into.
+///
+/// A cancellation point. No signal is needed to wake it. On a thread that is not attached it is `std::thread::sleep`.
+///
+/// # Errors
+/// The exception; how much of the time had passed is not told.
+///
+/// ```
+/// throwto::thread::sleep(std::time::Duration::from_millis(1))?;
+/// # Ok::<(), throwto::Raised>(())
+/// ```
+#[track_caller]
+pub fn sleep(duration: Duration) -> Result<(), Raised> {
+    let Some(owner) = current::owner() else {
+        std::thread::sleep(duration);
+        return Ok(());
+    };
+    crate::safepoint()?;
+    match wait_until(owner, deadline_after(duration), Raises::End, || false) {
+        Waited::Raised(raised) => Err(raised),
+        Waited::Ready | Waited::TimedOut => Ok(()),
+    }
+}
+
+/// Waits for the thread's token ([`unpark`]), and takes it.
+///
+/// A cancellation point: a raise ends it too. Unlike std's it does not wake for no reason. On a thread that is not
+/// attached it is `std::thread::park`.
+///
+/// # Errors
+/// The exception; the token stays where it is.
+///
+/// ```
+/// use throwto::thread;
+/// let attachment = throwto::attach()?;
+/// thread::unpark(attachment.id());
+/// thread::park()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn park() -> Result<(), Raised> {
+    park_until(None).map(drop)
+}
+
+/// As [`park`], for at most `limit`. `true` if the token was taken, `false` if the time was over.
+///
+/// # Errors
+/// The exception; the token stays where it is.
+///
+/// ```
+/// let attachment = throwto::attach()?;
+/// assert!(!throwto::thread::park_timeout(std::time::Duration::from_millis(1))?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn park_timeout(limit: Duration) -> Result<bool, Raised> {
+    if current::owner().is_none() {
+        std::thread::park_timeout(limit);
+        return Ok(true);
+    }
+    park_until(deadline_after(limit))
+}
+
+#[track_caller]
+fn park_until(deadline: Option<u64>) -> Result<bool, Raised> {
+    let Some(owner) = current::owner() else {
+        std::thread::park();
+        return Ok(true);
+    };
+    crate::safepoint()?;
+    match wait_until(owner, deadline, Raises::End, || owner.consume(Attention::UNPARKED)) {
+        Waited::Ready => Ok(true),
+        Waited::TimedOut => Ok(false),
+        Waited::Raised(raised) => Err(raised),
+    }
+}
+
+/// Gives the thread its token, which ends its [`park`], now or the next one. `false` if the thread has ended.
+///
+/// ```
+/// let worker = throwto::thread::spawn(throwto::thread::park);
+/// assert!(throwto::thread::unpark(worker.id()));
+/// worker.join().unwrap().unwrap();
+/// ```
+pub fn unpark(id: ThreadId) -> bool {
+    let Some(pin) = REGISTRY.pin(id) else { return false };
+    pin.record().notify(Attention::UNPARKED);
+    futex::wake(futex::low_half(pin.record().attention_word()), 1);
+    crate::raise::release(pin);
+    true
+}

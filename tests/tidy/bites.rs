@@ -1,0 +1,249 @@
+//! Each rule on text that breaks it, and beside it the nearest text that does not.
+
+use crate::rules::*;
+use crate::rust_text::{code_only, words};
+
+/// The lines at which a rule objects.
+fn lines(faults: Vec<Fault>) -> Vec<usize> {
+    faults.into_iter().map(|Fault(line, _)| line).collect()
+}
+
+const CLEAN: [usize; 0] = [];
+
+#[test]
+fn code_only_blanks_comments_and_literals_and_keeps_lines() {
+    let text = "a /* b\n/* c */ d */ e // f\nr#\"g\n\"h\"#; \"i\\\"j\" 'k' '\\'' &'l m r#n b\"o\"";
+    let code = code_only(text);
+    assert_eq!(
+        words(&code).map(|(_, w)| w).collect::<Vec<_>>(),
+        ["a", "e", "l", "m", "r", "n", "b"]
+    );
+    assert_eq!(
+        words(&code).map(|(l, _)| l).collect::<Vec<_>>(),
+        [1, 2, 4, 4, 4, 4, 4]
+    );
+}
+
+#[test]
+fn cfg_fences_bite() {
+    let bad = "#[cfg(all(\n    target_os = \"linux\",\n    x\n))]\nfn f() { if cfg!(unix) {} }\n#[cfg(not(loom))]\nfn g() {}";
+    assert_eq!(lines(cfg_fences("src/io.rs", bad)), [2, 5, 6]);
+    assert_eq!(lines(cfg_fences("src/platform/linux.rs", bad)), [6]);
+    assert_eq!(lines(cfg_fences("src/sync_shim.rs", bad)), [2, 5]);
+    let tests = "#[cfg(all(test, not(loom)))]\nmod tests {}\n#[cfg(unix)]\nfn f() {}";
+    assert_eq!(lines(cfg_fences("src/protocol/word.rs", tests)), [3]);
+    assert_eq!(
+        lines(cfg_fences(
+            "src/protocol/word.rs",
+            "#[cfg(not(loom))]\nmod tests {}"
+        )),
+        [1]
+    );
+    assert_eq!(
+        lines(cfg_fences(
+            "src/io.rs",
+            "cfg_select! {\n target_arch = \"a\" => {}\n}"
+        )),
+        [2]
+    );
+    assert_eq!(
+        lines(cfg_fences(
+            "src/io.rs",
+            "// cfg(target_os)\n#[cfg(has_futex)] fn f(target_x: u8) {}"
+        )),
+        CLEAN
+    );
+}
+
+#[test]
+fn header_bites() {
+    assert_eq!(
+        lines(header("src/io.rs", "use a;\n//! **Signal context:** no")),
+        [1]
+    );
+    assert_eq!(
+        lines(header("src/io.rs", "//! Reads.\n// **Signal context:** no")),
+        [1]
+    );
+    assert_eq!(
+        lines(header(
+            "src/io.rs",
+            "//! Reads.\n//!\n//! **Signal context:** no, it allocates."
+        )),
+        CLEAN
+    );
+    assert_eq!(lines(header("src/lib.rs", "#![deny(unsafe_code)]")), CLEAN);
+}
+
+#[test]
+fn size_bites() {
+    assert_eq!(lines(size("src/io.rs", &"x\n".repeat(501))), [501]);
+    assert_eq!(lines(size("src/io.rs", &"x\n".repeat(500))), CLEAN);
+    assert_eq!(lines(short_examples("examples/a.rs", &"x\n".repeat(61))), [61]);
+    assert_eq!(lines(short_examples("examples/a.rs", &"x\n".repeat(60))), CLEAN);
+    assert_eq!(
+        lines(short_examples("examples/rescue/main.rs", &"x\n".repeat(400))),
+        CLEAN
+    );
+}
+
+#[test]
+fn protocol_arrows_bite() {
+    let bad = "use crate::platform::x;\nuse libc::c_int;\nuse std::time::Instant;\nstd::thread::yield_now();\n\
+               use crate::foreign;\nuse crate::{protocol};\nuse std::{thread};\nuse core::sync::atomic::AtomicU64;";
+    let mut hit = lines(arrows("src/protocol/word.rs", bad));
+    hit.sort_unstable();
+    assert_eq!(hit, [1, 2, 3, 4, 5, 6, 7, 8]);
+    let good = "use crate::protocol::word;\nuse crate::sync_shim::AtomicU64;\nuse core::time::Duration;\n// libc\n\
+                #[cfg(test)]\nmod tests {\n    use crate::platform::fake;\n}";
+    assert_eq!(lines(arrows("src/protocol/record.rs", good)), CLEAN);
+}
+
+#[test]
+fn platform_arrows_bite() {
+    let bad = "use crate::protocol::slot::Slot;\nuse crate::protocol::recorder;\nuse crate::raise;\nuse crate::protocol::{word};";
+    assert_eq!(lines(arrows("src/platform/linux.rs", bad)), [1, 2, 3, 4]);
+    let good = "use crate::protocol::record::Record;\nuse crate::platform::arch;\nuse std::sync::atomic::AtomicI32;\nlibc::pipe;";
+    assert_eq!(lines(arrows("src/platform/linux.rs", good)), CLEAN);
+}
+
+#[test]
+fn face_arrows_bite() {
+    let bad = "use libc;\nlet x = nix::libc::EINTR;\nuse std::sync::atomic;\nuse core::sync::atomic;\nlet a: AtomicBool;\nuse crate::sync_shim;";
+    let hit = lines(arrows("src/io.rs", bad));
+    assert!((1..=6).all(|line| hit.contains(&line)), "{hit:?}");
+    let good = "//! Not libc::read.\nuse crate::platform;\nstruct Atomicity;\nlet in_libc = 1;";
+    assert_eq!(lines(arrows("src/sync/mutex.rs", good)), CLEAN);
+    assert_eq!(lines(arrows("src/sync_shim.rs", bad)), CLEAN);
+}
+
+#[test]
+fn no_static_mut_bites() {
+    assert_eq!(lines(no_static_mut("src/a.rs", "x\nstatic mut A: u8 = 0;")), [2]);
+    assert_eq!(
+        lines(no_static_mut(
+            "src/a.rs",
+            "static A: u8 = 0; // static mut\nfn f(a: &'static mut u8) {}"
+        )),
+        [2]
+    );
+    assert_eq!(
+        lines(no_static_mut("src/a.rs", "static A: u8 = 0; // static mut")),
+        CLEAN
+    );
+}
+
+#[test]
+fn telling_names_bite() {
+    assert_eq!(lines(telling_names("src/util.rs", "")), [1]);
+    assert_eq!(lines(telling_names("tests/common/mod.rs", "")), [1]);
+    assert_eq!(lines(telling_names("src/a.rs", "x\nmod helpers {}")), [2]);
+    assert_eq!(
+        lines(telling_names(
+            "src/a.rs",
+            "use core::mem; // mod std\nmod utility;"
+        )),
+        CLEAN
+    );
+}
+
+#[test]
+fn finished_bites() {
+    for marker in UNFINISHED {
+        assert_eq!(
+            lines(finished("src/a.rs", &format!("x\n// {marker}: later"))),
+            [2]
+        );
+        assert_eq!(lines(finished("src/a.rs", &format!("// {marker}X"))), CLEAN);
+    }
+    assert_eq!(
+        lines(finished("src/a.rs", "x\ntodo!()\nunimplemented!()")),
+        [2, 3]
+    );
+    assert_eq!(lines(finished("src/a.rs", "let s = \"todo!()\";")), CLEAN);
+}
+
+#[test]
+fn safety_comments_bite() {
+    assert_eq!(
+        lines(safety_comments(
+            "src/a.rs",
+            "fn f() {\n    unsafe { g() }\n}\nunsafe impl Send for A {}"
+        )),
+        [2, 4]
+    );
+    let far = format!("// SAFETY: 1.\n{}unsafe {{ g() }}", "x;\n".repeat(6));
+    assert_eq!(lines(safety_comments("src/a.rs", &far)), [8]);
+    let near = format!(
+        "// SAFETY: 1.\n{}x;\nunsafe {{ g() }}",
+        "// and so on\n".repeat(9)
+    );
+    assert_eq!(lines(safety_comments("src/a.rs", &near)), CLEAN);
+    assert_eq!(
+        lines(safety_comments("src/a.rs", "unsafe fn f() {}\n// unsafe { g() }")),
+        CLEAN
+    );
+}
+
+#[test]
+fn unsafe_declared_bites() {
+    assert_eq!(lines(unsafe_declared("src/a.rs", "//! x\nunsafe fn f() {}")), [2]);
+    assert_eq!(
+        lines(unsafe_declared(
+            "src/a.rs",
+            "// #![allow(unsafe_code)]\nunsafe { f() }"
+        )),
+        [2]
+    );
+    assert_eq!(
+        lines(unsafe_declared(
+            "src/a.rs",
+            "#![allow(unsafe_code)]\nunsafe fn f() {}"
+        )),
+        CLEAN
+    );
+    assert_eq!(
+        lines(unsafe_declared("src/lib.rs", "#![deny(unsafe_code)] // unsafe")),
+        CLEAN
+    );
+}
+
+#[test]
+fn unsafe_audited_bites() {
+    let text = "//! x\n#![allow(unsafe_code)]";
+    assert_eq!(
+        lines(unsafe_audited(
+            "src/platform/linux.rs",
+            text,
+            "## `src/platform/mod.rs`"
+        )),
+        [1]
+    );
+    assert_eq!(
+        lines(unsafe_audited(
+            "src/platform/linux.rs",
+            text,
+            "## `src/platform/linux.rs`"
+        )),
+        CLEAN
+    );
+    assert_eq!(lines(unsafe_audited("src/io.rs", "//! x", "")), CLEAN);
+}
+
+#[test]
+fn invariants_defined_once_bites() {
+    assert_eq!(
+        lines(invariants_defined_once(
+            "src/a.rs",
+            "//! I1 a\n//! - **I2** b\n//! I1: c"
+        )),
+        [3]
+    );
+    assert_eq!(
+        lines(invariants_defined_once(
+            "src/a.rs",
+            "//! I1 a\n//! I10 b, see I1\n//! If\n// I1"
+        )),
+        CLEAN
+    );
+}
