@@ -63,7 +63,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Inbox {
     const fn new() -> Self {
-        Self { notes: Vec::new(), started: false, sleep: Sleep::Awake, nudges: 0, renudges: 0, hook_panics: 0 }
+        Self {
+            notes: Vec::new(),
+            started: false,
+            sleep: Sleep::Awake,
+            nudges: 0,
+            renudges: 0,
+            hook_panics: 0,
+        }
     }
 
     /// `urgent` wakes the driver from a doze too: there is a ladder to climb.
@@ -133,12 +140,20 @@ pub(crate) fn note(id: ThreadId) {
 }
 
 fn start() -> bool {
-    std::thread::Builder::new().name("throwto-driver".into()).stack_size(256 << 10).spawn(run).is_ok()
+    std::thread::Builder::new()
+        .name("throwto-driver".into())
+        .stack_size(256 << 10)
+        .spawn(run)
+        .is_ok()
 }
 
 /// In a forked child: the driver has not started and has no notes.
 pub(crate) fn reset_after_fork(inbox: &mut Inbox) {
-    *inbox = Inbox { nudges: inbox.nudges, renudges: inbox.renudges, ..Inbox::new() };
+    *inbox = Inbox {
+        nudges: inbox.nudges,
+        renudges: inbox.renudges,
+        ..Inbox::new()
+    };
 }
 
 /// Keeps the driver out of its inbox while the process forks.
@@ -159,7 +174,11 @@ fn run() {
     let mut idle_rounds = 0;
     loop {
         sleep(&mut fresh, &watched, idle_rounds);
-        idle_rounds = if fresh.is_empty() && watched.is_empty() { idle_rounds + 1 } else { 0 };
+        idle_rounds = if fresh.is_empty() && watched.is_empty() {
+            idle_rounds + 1
+        } else {
+            0
+        };
         if !fresh.is_empty() {
             let pins: Vec<Pin<'static>> = fresh.iter().filter_map(|id| REGISTRY.pin(*id)).collect();
             for pin in pins {
@@ -186,9 +205,17 @@ fn sleep(fresh: &mut Vec<ThreadId>, watched: &HashMap<ThreadId, Watch>, idle_rou
             None if idle_rounds < PATIENCE => Some(DOZE),
             None => None,
         };
-        inbox.sleep = if pause.is_some_and(|pause| pause <= DOZE) { Sleep::Dozing } else { Sleep::Deep };
+        inbox.sleep = if pause.is_some_and(|pause| pause <= DOZE) {
+            Sleep::Dozing
+        } else {
+            Sleep::Deep
+        };
         inbox = match pause {
-            Some(pause) => BELL.wait_timeout(inbox, pause).unwrap_or_else(PoisonError::into_inner).0,
+            Some(pause) => {
+                BELL.wait_timeout(inbox, pause)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
             None => BELL.wait(inbox).unwrap_or_else(PoisonError::into_inner),
         };
         inbox.sleep = Sleep::Awake;

@@ -30,7 +30,11 @@ impl ExcType {
     /// assert_eq!(ExcType::of::<Stop>(), ExcType::of::<Stop>());
     /// ```
     pub fn of<E: Exception + Default>() -> Self {
-        Self { kind: TypeId::of::<E>(), name: std::any::type_name::<E>(), make: || Box::new(E::default()) }
+        Self {
+            kind: TypeId::of::<E>(),
+            name: std::any::type_name::<E>(),
+            make: || Box::new(E::default()),
+        }
     }
 
     /// The type's full name.
@@ -72,7 +76,11 @@ pub trait IntoException {
 
 impl IntoException for ExcType {
     fn into_exception(self) -> Raisable {
-        Raisable { payload: Payload::Make(self.make), kind: self.kind, type_name: self.name }
+        Raisable {
+            payload: Payload::Make(self.make),
+            kind: self.kind,
+            type_name: self.name,
+        }
     }
 }
 

@@ -10,7 +10,11 @@
 
 use crate::current;
 use crate::mask::enlist;
-use crate::platform::{arch, calls::{self, Call}, futex, nudge};
+use crate::platform::{
+    arch,
+    calls::{self, Call},
+    futex, nudge,
+};
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::word::{Attention, Kind, Level, Region};
 use crate::raised::Raised;
@@ -27,7 +31,11 @@ pub(crate) struct Inside {
 impl Inside {
     #[inline(always)]
     pub(crate) fn enter(owner: Owner, kind: Kind, ladder: u64, frame: *mut (), fences: Fences) -> Self {
-        Self { owner, entered: Some(owner.enter(kind, ladder, frame, fences)), fences }
+        Self {
+            owner,
+            entered: Some(owner.enter(kind, ladder, frame, fences)),
+            fences,
+        }
     }
 
     /// Whether a call was there on entry.
@@ -116,7 +124,9 @@ pub(crate) fn wait_until(
 fn shield_end(owner: Owner) -> Option<u64> {
     let record = owner.record();
     let shielded = owner.region().level() == Level::Shielded && record.attention().calls();
-    shielded.then(|| record.shield_until()).filter(|until| *until != u64::MAX && *until > futex::now())
+    shielded
+        .then(|| record.shield_until())
+        .filter(|until| *until != u64::MAX && *until > futex::now())
 }
 
 /// How a system call of ours ended.
@@ -168,7 +178,11 @@ pub(crate) fn system_call(call: &Call<'_>) -> Called {
         if result != arch::CANCELLED && !interrupted {
             return settled(result);
         }
-        let moment = if interrupted { Moment::Blocking } else { Moment::Running };
+        let moment = if interrupted {
+            Moment::Blocking
+        } else {
+            Moment::Running
+        };
         if let Some(raised) = take(owner, moment) {
             return Called::Raised(raised);
         }
@@ -179,7 +193,11 @@ pub(crate) fn system_call(call: &Call<'_>) -> Called {
 }
 
 fn settled(result: isize) -> Called {
-    if result == -(calls::EINTR) { Called::Interrupted } else { Called::Done(result) }
+    if result == -(calls::EINTR) {
+        Called::Interrupted
+    } else {
+        Called::Done(result)
+    }
 }
 
 /// Whether `region` is one that a signal could break.

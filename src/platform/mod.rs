@@ -38,11 +38,15 @@ pub(crate) enum InterruptFailed {
     /// It is not blocked in a system call, or left it before the signal came.
     NotBlocked,
     /// Its blocked call must not be made to fail.
-    Never { call: &'static str },
+    Never {
+        call: &'static str,
+    },
     SignalBlocked,
     /// The signal was sent and not handled in time.
     Unheard,
     /// Too many callers at once.
     Busy,
-    Os { errno: i32 },
+    Os {
+        errno: i32,
+    },
 }

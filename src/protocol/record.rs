@@ -39,8 +39,8 @@ use super::order::Order;
 use super::slot::{Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
-    Arc, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor, fence, light_fence,
-    lock,
+    Arc, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
+    const_constructor, fence, light_fence, lock,
 };
 
 use super::receipt::ReceiptCell;
@@ -80,7 +80,10 @@ pub(crate) struct Record {
 /// What came of a raise.
 #[must_use = "the target may sleep until the duty is done"]
 pub(crate) enum AfterPush<'a> {
-    Accepted { displaced: VecDeque<Entry>, duty: Duty<'a> },
+    Accepted {
+        displaced: VecDeque<Entry>,
+        duty: Duty<'a>,
+    },
     /// The target is past its last safepoint: settle the entry as `TargetEnded`.
     Ended(Entry),
     /// That generation is over.
@@ -95,7 +98,11 @@ pub(crate) enum Duty<'a> {
     /// Wake the futex.
     Wake,
     /// Send the signal, then tell the driver if `enlist`.
-    Nudge { pin: Pin<'a>, enlist: bool, urgent: bool },
+    Nudge {
+        pin: Pin<'a>,
+        enlist: bool,
+        urgent: bool,
+    },
     /// It looked as if running. Tell the driver, who looks again behind a membarrier.
     Verify,
     /// Shielded and blocked: tell the driver, who nudges when the shield expires.
@@ -135,7 +142,11 @@ impl<'a> Pin<'a> {
         std::mem::forget(self);
         let before = Attention(record.attention.fetch_sub(Attention::PIN, Ordering::Release));
         let last = before.0 & Attention::PINS == Attention::PIN;
-        if last && before.has(Attention::AWAITED) { AfterUnpin::Wake } else { AfterUnpin::Nothing }
+        if last && before.has(Attention::AWAITED) {
+            AfterUnpin::Wake
+        } else {
+            AfterUnpin::Nothing
+        }
     }
 }
 
@@ -238,18 +249,23 @@ impl Record {
     /// Opens a new generation. Called under the registry's lock, with nobody attached.
     pub(crate) fn open(&self, generation: u32) {
         let mut slot = lock(&self.slot);
-        self.region.store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
+        self.region
+            .store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
         self.thread.store(0, Ordering::Relaxed);
         self.os_tid.store(0, Ordering::Relaxed);
         self.rung.store(0, Ordering::Relaxed);
-        self.attention.store(Attention::idle(generation).0, Ordering::SeqCst);
+        self.attention
+            .store(Attention::idle(generation).0, Ordering::SeqCst);
         slot.open();
     }
 
     /// Ends the generation: later raises through its id are `Gone`. Called with the slot closed and no pins (I3).
     pub(crate) fn end(&self, next_generation: u32) {
         let _slot = lock(&self.slot);
-        self.attention.store(Attention::idle(next_generation).0 | Attention::EXITING, Ordering::SeqCst);
+        self.attention.store(
+            Attention::idle(next_generation).0 | Attention::EXITING,
+            Ordering::SeqCst,
+        );
     }
 
     /// Keeps raisers out of the slot while the owner forks.
@@ -259,11 +275,20 @@ impl Record {
 
     /// In a forked child: ends a generation whose thread is not here. The slot's lock may be held for ever.
     pub(crate) fn abandon(&self, next_generation: u32) {
-        self.attention.store(Attention::idle(next_generation).0 | Attention::EXITING, Ordering::SeqCst);
+        self.attention.store(
+            Attention::idle(next_generation).0 | Attention::EXITING,
+            Ordering::SeqCst,
+        );
     }
 
     /// Raises into this record's `generation`.
-    pub(crate) fn raise(&self, generation: u32, entry: Entry, policy: Policy, fences: Fences) -> AfterPush<'_> {
+    pub(crate) fn raise(
+        &self,
+        generation: u32,
+        entry: Entry,
+        policy: Policy,
+        fences: Fences,
+    ) -> AfterPush<'_> {
         let mut slot = lock(&self.slot);
         if self.attention().generation() != generation {
             return AfterPush::Gone(entry);
@@ -273,7 +298,10 @@ impl Record {
         }
         let displaced = slot.push(entry, policy);
         self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
-        AfterPush::Accepted { displaced, duty: self.duty(generation, fences) }
+        AfterPush::Accepted {
+            displaced,
+            duty: self.duty(generation, fences),
+        }
     }
 
     /// Empties the slot without raising. `None` if the generation is over.
@@ -327,11 +355,19 @@ impl Record {
         let region = self.region();
         match (region.kind(), region.level()) {
             (Kind::Running, _) if fences == Fences::Light => {
-                if self.enlist() { Duty::Verify } else { Duty::Nothing }
+                if self.enlist() {
+                    Duty::Verify
+                } else {
+                    Duty::Nothing
+                }
             }
             (Kind::Running, _) | (_, Level::Uninterruptible) => Duty::Nothing,
             (_, Level::Shielded) => {
-                if self.enlist() { Duty::Later } else { Duty::Nothing }
+                if self.enlist() {
+                    Duty::Later
+                } else {
+                    Duty::Nothing
+                }
             }
             (Kind::Waiting, _) => Duty::Wake,
             (Kind::Window | Kind::Foreign, _) => match self.pin(generation) {
@@ -366,7 +402,10 @@ impl Record {
                 return None;
             }
             let pinned = word.0 + Attention::PIN;
-            match self.attention.compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed) {
+            match self
+                .attention
+                .compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) => return Some(Pin { record: self }),
                 Err(now) => word = Attention(now),
             }
@@ -395,7 +434,10 @@ pub(crate) struct Entered {
 impl Owner {
     /// The caller is the thread that `record` is for.
     pub(crate) const fn of(record: &'static Record) -> Self {
-        Self { record, _thread: std::marker::PhantomData }
+        Self {
+            record,
+            _thread: std::marker::PhantomData,
+        }
     }
 
     pub(crate) fn record(self) -> &'static Record {
@@ -416,26 +458,38 @@ impl Owner {
         if !frame.is_null() {
             record.frame.store(frame, Ordering::Relaxed);
         }
-        record.region.store(outer.entered(kind, ladder).0, Ordering::Release);
+        record
+            .region
+            .store(outer.entered(kind, ladder).0, Ordering::Release);
         match fences {
             Fences::Light => light_fence(),
             // Pairs with the fence in `Record::duty` (I1).
             Fences::Full => fence(Ordering::SeqCst),
         }
-        Entered { outer, frame: outer_frame, calls: record.attention().calls() }
+        Entered {
+            outer,
+            frame: outer_frame,
+            calls: record.attention().calls(),
+        }
     }
 
     /// Step (d).
     #[inline(always)]
     pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
         let record = self.record;
-        record.region.store(self.region().left(entered.outer).0, Ordering::Release);
+        record
+            .region
+            .store(self.region().left(entered.outer).0, Ordering::Release);
         match fences {
             Fences::Light => light_fence(),
             // Pairs with the looker's pin and full fence (I4).
             Fences::Full => fence(Ordering::SeqCst),
         }
-        if record.attention().pinned() { AfterLeave::AwaitPins } else { AfterLeave::Nothing }
+        if record.attention().pinned() {
+            AfterLeave::AwaitPins
+        } else {
+            AfterLeave::Nothing
+        }
     }
 
     /// Puts the outer frame back, once no pin is left that might look at the inner one.
@@ -446,18 +500,27 @@ impl Owner {
 
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_pins(self) -> Option<Attention> {
-        let word = Attention(self.record.attention.fetch_or(Attention::AWAITED, Ordering::Acquire) | Attention::AWAITED);
+        let word = Attention(
+            self.record
+                .attention
+                .fetch_or(Attention::AWAITED, Ordering::Acquire)
+                | Attention::AWAITED,
+        );
         if word.pinned() {
             return Some(word);
         }
-        self.record.attention.fetch_and(!Attention::AWAITED, Ordering::Acquire);
+        self.record
+            .attention
+            .fetch_and(!Attention::AWAITED, Ordering::Acquire);
         None
     }
 
     #[inline(always)]
     pub(crate) fn set_level(self, level: Level) -> Level {
         let region = self.region();
-        self.record.region.store(region.with_level(level).0, Ordering::Release);
+        self.record
+            .region
+            .store(region.with_level(level).0, Ordering::Release);
         region.level()
     }
 
@@ -483,7 +546,9 @@ impl Owner {
 
     /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
     pub(crate) fn begin_exit(self) {
-        self.record.attention.fetch_or(Attention::EXITING, Ordering::SeqCst);
+        self.record
+            .attention
+            .fetch_or(Attention::EXITING, Ordering::SeqCst);
     }
 
     /// The last step out: hands over what will not be delivered.
@@ -491,7 +556,9 @@ impl Owner {
     pub(crate) fn close(self) -> VecDeque<Entry> {
         let mut slot = lock(&self.record.slot);
         let drained = slot.close();
-        self.record.attention.fetch_and(!Attention::CALLS, Ordering::SeqCst);
+        self.record
+            .attention
+            .fetch_and(!Attention::CALLS, Ordering::SeqCst);
         drained
     }
 
@@ -500,7 +567,9 @@ impl Owner {
     pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
         std::mem::forget(slot.drain());
         let generation = self.record.attention().generation();
-        self.record.attention.store(Attention::idle(generation).0, Ordering::SeqCst);
+        self.record
+            .attention
+            .store(Attention::idle(generation).0, Ordering::SeqCst);
         self.record.order.withdraw();
     }
 }

@@ -118,7 +118,10 @@ impl<'a> Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.queue.list().waiters.retain(|waiter| waiter.ticket != self.ticket);
+        self.queue
+            .list()
+            .waiters
+            .retain(|waiter| waiter.ticket != self.ticket);
     }
 }
 

@@ -138,7 +138,15 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn syscall_args(&self) -> [u64; 6] {
-        [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9].map(|r| self.get(r))
+        [
+            libc::REG_RDI,
+            libc::REG_RSI,
+            libc::REG_RDX,
+            libc::REG_R10,
+            libc::REG_R8,
+            libc::REG_R9,
+        ]
+        .map(|r| self.get(r))
     }
 
     /// Whether the thread stands right behind a system call that the kernel has just given the result `-EINTR`:
@@ -154,7 +162,7 @@ impl<'a> Context<'a> {
 
     /// The number of the call it stands behind, where the registers or the code tell it.
     pub(crate) fn syscall_number(&self) -> Option<i64> {
-        super::super::linux::substitute::decode_number(&code_before::<18>(self.pc())[..16])
+        super::x86_64_number::decode_number(&code_before::<18>(self.pc())[..16])
     }
 
     pub(crate) fn replace_result(&mut self, result: i64) {
@@ -215,12 +223,26 @@ mod tests {
     fn six_arguments_arrive_in_their_places() {
         // mmap takes six: an anonymous page at a hinted address with every argument significant.
         let word = 0_u32;
-        let args = [0, 4096, libc::PROT_READ as usize, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize, usize::MAX, 0];
+        let args = [
+            0,
+            4096,
+            libc::PROT_READ as usize,
+            (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize,
+            usize::MAX,
+            0,
+        ];
         // SAFETY: a fresh anonymous mapping touches nothing that exists.
         let page = unsafe { window(&raw const word, 0, libc::SYS_mmap as isize, args) };
         assert!(page > 0 && page % 4096 == 0);
         // SAFETY: the page was mapped above and nobody has it.
-        let unmapped = unsafe { window(&raw const word, 0, libc::SYS_munmap as isize, [page as usize, 4096, 0, 0, 0, 0]) };
+        let unmapped = unsafe {
+            window(
+                &raw const word,
+                0,
+                libc::SYS_munmap as isize,
+                [page as usize, 4096, 0, 0, 0, 0],
+            )
+        };
         assert_eq!(unmapped, 0);
     }
 }

@@ -11,10 +11,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the clock writes one timespec, and it exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+    (time.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.tv_nsec as u64)
 }
 
 /// The half of a word that a futex compares: the low one.
@@ -47,7 +52,14 @@ pub(crate) fn wait(word: *const u32, expected: u32, deadline: Option<u64>) {
 /// Wakes up to `count` threads that sleep on `word`.
 pub(crate) fn wake(word: *const u32, count: i32) {
     // SAFETY: a wake uses the address as a key only; a stale one wakes nobody.
-    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word,
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            count,
+        )
+    };
 }
 
 /// [`wait`] on a 32-bit word.

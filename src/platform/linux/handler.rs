@@ -80,7 +80,15 @@ pub(crate) fn install(
     if unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut previous) } != 0 {
         return Err(InstallFailed { errno: errno() });
     }
-    if INSTALLED.set(Box::new(Installed { signal, previous, owns, of_thread })).is_err() {
+    if INSTALLED
+        .set(Box::new(Installed {
+            signal,
+            previous,
+            owns,
+            of_thread,
+        }))
+        .is_err()
+    {
         return Ok(());
     }
     let mut action = empty_action();
@@ -113,19 +121,25 @@ pub(crate) fn counts() -> (u64, u64, u64) {
 pub(crate) enum Standing {
     Ours,
     /// Another handler has taken the signal; `restarts` if it was installed with `SA_RESTART`.
-    Replaced { restarts: bool },
+    Replaced {
+        restarts: bool,
+    },
 }
 
 /// Looks at who handles the nudge signal now.
 pub(crate) fn standing() -> Standing {
-    let Some(installed) = INSTALLED.get() else { return Standing::Replaced { restarts: false } };
+    let Some(installed) = INSTALLED.get() else {
+        return Standing::Replaced { restarts: false };
+    };
     let mut now = empty_action();
     // SAFETY: a query: the kernel writes the present action into `now`.
     unsafe { libc::sigaction(installed.signal, std::ptr::null(), &raw mut now) };
     if now.sa_sigaction == on_signal as *const () as usize {
         Standing::Ours
     } else {
-        Standing::Replaced { restarts: now.sa_flags & libc::SA_RESTART != 0 }
+        Standing::Replaced {
+            restarts: now.sa_flags & libc::SA_RESTART != 0,
+        }
     }
 }
 
@@ -245,8 +259,9 @@ pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
         return false;
     }
     let result = if wanted.exact {
-        let same =
-            context.pc() as u64 == wanted.pc && context.sp() == wanted.sp && context.syscall_args() == wanted.args;
+        let same = context.pc() as u64 == wanted.pc
+            && context.sp() == wanted.sp
+            && context.syscall_args() == wanted.args;
         if !same {
             return false;
         }
@@ -263,11 +278,20 @@ pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
 }
 
 /// H3.
-fn forward(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+fn forward(
+    installed: &Installed,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     let previous = &installed.previous;
     match previous.sa_sigaction {
         libc::SIG_IGN => {}
-        libc::SIG_DFL if matches!(signal, libc::SIGURG | libc::SIGCHLD | libc::SIGWINCH | libc::SIGCONT) => {}
+        libc::SIG_DFL
+            if matches!(
+                signal,
+                libc::SIGURG | libc::SIGCHLD | libc::SIGWINCH | libc::SIGCONT
+            ) => {}
         libc::SIG_DFL => {
             // The default action of every other signal ends the process: restore it and let it happen on return.
             // SAFETY: installs the action that was there before us.

@@ -48,8 +48,15 @@ pub(crate) fn send_address(address: usize, os_tid: i32, signal: libc::c_int) -> 
         _rest: [0; 12],
     };
     // SAFETY: the kernel reads 128 bytes of `info` and touches nothing else of ours.
-    let sent =
-        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, os_tid, signal, &raw const info) };
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_rt_tgsigqueueinfo,
+            process,
+            os_tid,
+            signal,
+            &raw const info,
+        )
+    };
     if sent == 0 {
         0
     } else {
