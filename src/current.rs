@@ -192,17 +192,13 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
 /// Sends the calling thread a nudge and tells why it did not arrive, if it did not.
 fn hear_a_nudge() -> Result<(), AttachError> {
     let signal = runtime::signal();
-    let record = record();
     if nudge::is_blocked(signal) {
         return Err(AttachError::SignalBlocked { signal });
     }
-    let heard = record.heard();
-    // A directed signal to oneself is handled before the call that sent it returns.
-    nudge::send(record, nudge::os_tid(), signal);
-    if record.heard() == heard {
-        Err(AttachError::HandlerReplaced { signal })
-    } else {
+    if nudge::reaches_me(record(), signal) {
         Ok(())
+    } else {
+        Err(AttachError::HandlerReplaced { signal })
     }
 }
 
@@ -235,11 +231,7 @@ impl Drop for Membership {
 #[cold]
 pub(crate) fn await_pins(owner: Owner) {
     while let Some(word) = owner.await_pins() {
-        futex::wait(
-            futex::low_half(owner.record().attention_word()),
-            word.futex(),
-            None,
-        );
+        futex::wait(owner.record().attention_word(), word.futex(), None);
     }
 }
 

@@ -258,7 +258,7 @@ fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
     match region.kind() {
         Kind::Running => return None,
         Kind::Waiting => {
-            futex::wake(futex::low_half(record.attention_word()), 1);
+            futex::wake(record.attention_word());
             return None;
         }
         Kind::Window => again(record),

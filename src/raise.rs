@@ -120,7 +120,7 @@ pub(crate) fn is_alive(id: ThreadId) -> bool {
 pub(crate) fn release(pin: Pin<'_>) {
     let record = pin.record();
     if pin.release() == AfterUnpin::Wake {
-        futex::wake(futex::low_half(record.attention_word()), 1);
+        futex::wake(record.attention_word());
     }
 }
 
@@ -317,7 +317,7 @@ pub(crate) fn stop(id: ThreadId) -> bool {
 pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
     match duty {
         Duty::Nothing => {}
-        Duty::Wake => futex::wake(futex::low_half(record.attention_word()), 1),
+        Duty::Wake => futex::wake(record.attention_word()),
         Duty::Nudge { pin, enlist, urgent } => {
             nudge::send(record, record.os_tid(), runtime::signal());
             release(pin);

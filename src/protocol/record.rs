@@ -39,7 +39,7 @@ use super::order::Order;
 use super::slot::{Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
-    Arc, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
+    Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
     const_constructor, fence, light_fence, lock,
 };
 
@@ -67,8 +67,6 @@ pub(crate) struct Record {
     pub(crate) os_tid: AtomicI32,
     /// *handler*: the strongest rung that has acted since the last delivery.
     pub(crate) rung: AtomicU32,
-    /// *handler*: our signal was blocked and sent again to outlast a foreign handler.
-    pub(crate) requeued: AtomicBool,
     /// *handler*: nudges that reached the handler, modulo 2^32.
     pub(crate) heard: AtomicU32,
     index: u32,
@@ -167,7 +165,6 @@ impl Record {
                 thread: AtomicUsize::new(0),
                 os_tid: AtomicI32::new(0),
                 rung: AtomicU32::new(0),
-                requeued: AtomicBool::new(false),
                 heard: AtomicU32::new(0),
                 index: index,
                 order: Order::new(),
@@ -237,11 +234,6 @@ impl Record {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// Whether the handler has blocked our signal in this thread to outlast another handler.
-    pub(crate) fn take_requeued(&self) -> bool {
-        self.requeued.load(Ordering::Relaxed) && self.requeued.swap(false, Ordering::Relaxed)
-    }
-
     pub(crate) fn pending_count(&self) -> usize {
         lock(&self.slot).len()
     }
@@ -295,6 +287,10 @@ impl Record {
         }
         if slot.is_closed() {
             return AfterPush::Ended(entry);
+        }
+        if slot.len() == 0 {
+            // What acted on an earlier raise that was revoked says nothing about this one.
+            self.rung.store(0, Ordering::Relaxed);
         }
         let displaced = slot.push(entry, policy);
         self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);

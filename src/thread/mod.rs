@@ -202,7 +202,7 @@ fn park_until(deadline: Option<u64>) -> Result<bool, Raised> {
 pub fn unpark(id: ThreadId) -> bool {
     let Some(pin) = REGISTRY.pin(id) else { return false };
     pin.record().notify(Attention::UNPARKED);
-    futex::wake(futex::low_half(pin.record().attention_word()), 1);
+    futex::wake(pin.record().attention_word());
     crate::raise::release(pin);
     true
 }

@@ -31,7 +31,7 @@ use super::direct;
 use crate::platform::{Spot, arch::Context};
 use crate::protocol::order::Order;
 use crate::protocol::record::Record;
-use crate::protocol::word::{Kind, Level, Region};
+use crate::protocol::word::{Attention, Kind, Level, Region};
 
 /// The `si_code` of a nudge: negative, as the kernel demands of a sibling thread, and used by nobody else known.
 pub(crate) const NUDGE_CODE: libc::c_int = -0x7474;
@@ -239,13 +239,15 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
     }
 }
 
-/// The thread is in a window, yet the interrupted code is not the window: most likely another handler runs on top of
-/// the blocked call. Blocks our signal in that handler's context and sends it again: it fires when that handler's
-/// return restores the mask, with the window's program counter this time. (The trick is musl's.) If there was no such
-/// handler, the owner finds `requeued` when it leaves the window and unblocks the signal itself.
+/// The thread is in a window, yet the interrupted code is not the window: another handler may run on top of the blocked
+/// call. Blocks our signal in the interrupted context and sends it again: it fires when that handler's return restores
+/// the mask, with the window's program counter this time. (The trick is musl's.)
+///
+/// If there was no such handler, the owner was on its way into the stub or out of it, and goes on with our signal
+/// blocked. Then `REQUEUED` keeps it from starting a call, and it unblocks the signal when it has left the window.
 fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
     REQUEUED.fetch_add(1, Ordering::Relaxed);
-    record.requeued.store(true, Ordering::Relaxed);
+    record.notify(Attention::REQUEUED);
     context.block(signal);
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }
