@@ -161,7 +161,12 @@ mod tests {
     use super::*;
 
     const KINDS: [Kind; 4] = [Kind::Running, Kind::Waiting, Kind::Window, Kind::Foreign];
-    const LEVELS: [Level; 4] = [Level::Unmasked, Level::Masked, Level::Shielded, Level::Uninterruptible];
+    const LEVELS: [Level; 4] = [
+        Level::Unmasked,
+        Level::Masked,
+        Level::Shielded,
+        Level::Uninterruptible,
+    ];
 
     #[test]
     fn every_kind_and_level_survives_the_packing() {
