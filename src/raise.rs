@@ -211,7 +211,6 @@ pub fn raise_all(target: impl Into<Target>, exc: ExcType) -> Vec<Receipt> {
 pub struct Raise {
     exception: Raisable,
     queue: bool,
-    tree: bool,
     at: &'static Location<'static>,
 }
 
@@ -222,7 +221,6 @@ impl Raise {
         Self {
             exception: exc.into_exception(),
             queue: false,
-            tree: false,
             at: Location::caller(),
         }
     }

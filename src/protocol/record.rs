@@ -121,7 +121,7 @@ impl Record {
                 os_tid: AtomicI32::new(0),
                 rung: AtomicU32::new(0),
                 heard: AtomicU32::new(0),
-                index: index,
+                index,
                 order: Order::new(),
                 slot: Mutex::new(Slot::new()),
             }
