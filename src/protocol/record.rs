@@ -196,8 +196,7 @@ impl Record {
     /// Opens a new generation. Called under the registry's lock, with nobody attached.
     pub(crate) fn open(&self, generation: u32) {
         let mut slot = lock(&self.slot);
-        self.region
-            .store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
+        self.region.store(Region::IDLE.0, Ordering::Relaxed);
         self.thread.store(0, Ordering::Relaxed);
         self.os_tid.store(0, Ordering::Relaxed);
         self.rung.store(0, Ordering::Relaxed);
