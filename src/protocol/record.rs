@@ -170,6 +170,7 @@ impl Record {
     }
 
     /// Nudges that reached the handler so far.
+    #[inline]
     pub(crate) fn heard(&self) -> u32 {
         self.heard.load(Ordering::Relaxed)
     }
