@@ -31,7 +31,7 @@
 //! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
 //! | unpin Release | owner's `await_pins` RMW Acquire | the looker is done with the frame (I4) |
-//! | `rung` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
+//! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 
 use std::collections::VecDeque;
 
@@ -39,7 +39,7 @@ use super::order::Order;
 use super::slot::{Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
-    Arc, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
+    Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
     const_constructor, fence, light_fence, lock,
 };
 
@@ -67,8 +67,6 @@ pub(crate) struct Record {
     pub(crate) os_tid: AtomicI32,
     /// *handler*: the strongest rung that has acted since the last delivery.
     pub(crate) rung: AtomicU32,
-    /// *handler*: our signal was blocked and sent again to outlast a foreign handler.
-    pub(crate) requeued: AtomicBool,
     /// *handler*: nudges that reached the handler, modulo 2^32.
     pub(crate) heard: AtomicU32,
     index: u32,
@@ -167,7 +165,6 @@ impl Record {
                 thread: AtomicUsize::new(0),
                 os_tid: AtomicI32::new(0),
                 rung: AtomicU32::new(0),
-                requeued: AtomicBool::new(false),
                 heard: AtomicU32::new(0),
                 index: index,
                 order: Order::new(),
@@ -237,9 +234,9 @@ impl Record {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// Whether the handler has blocked our signal in this thread to outlast another handler.
-    pub(crate) fn take_requeued(&self) -> bool {
-        self.requeued.load(Ordering::Relaxed) && self.requeued.swap(false, Ordering::Relaxed)
+    /// *handler*: notes that it has blocked our signal in this thread to outlast another handler.
+    pub(crate) fn note_requeued(&self) {
+        self.attention.fetch_or(Attention::REQUEUED, Ordering::Relaxed);
     }
 
     pub(crate) fn pending_count(&self) -> usize {

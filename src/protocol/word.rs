@@ -6,8 +6,8 @@
 //! **Signal context:** yes, plain arithmetic.
 //!
 //! ```text
-//! attention  63 ........ 32 | 31 ....... 8 | 7        6         5         4         3        2      1        0
-//!            generation     | pins         | AWAITED  UNPARKED  NOTIFIED  ENLISTED  EXITING  SCOPE  STOPPED  PENDING
+//! attention  63 ........ 32 | 31 .. 9 | 8         7        6         5         4         3        2      1        0
+//!            generation     | pins    | REQUEUED  AWAITED  UNPARKED  NOTIFIED  ENLISTED  EXITING  SCOPE  STOPPED  PENDING
 //! region     63 ........ 32 | 31 ... 9     | 8        7         6       5     4     3   2    1   0
 //!            sequence       | -            | FRAMED   ABANDON   UNWIND  HOOK  FAIL  [level]  [kind]
 //! ```
@@ -35,11 +35,14 @@ impl Attention {
     pub(crate) const UNPARKED: u64 = 1 << 6;
     /// The owner sleeps until the pins are gone: the last one wakes it.
     pub(crate) const AWAITED: u64 = 1 << 7;
+    /// The handler has blocked the nudge signal in this thread and sent it again, to outlast another handler. Set on the
+    /// owner's thread; the owner clears it, and unblocks the signal, before it enters another window.
+    pub(crate) const REQUEUED: u64 = 1 << 8;
     /// What a safepoint looks at.
     pub(crate) const CALLS: u64 = Self::PENDING | Self::STOPPED | Self::SCOPE;
 
-    pub(crate) const PIN: u64 = 1 << 8;
-    pub(crate) const PINS: u64 = 0xFFFF_FF00;
+    pub(crate) const PIN: u64 = 1 << 9;
+    pub(crate) const PINS: u64 = 0xFFFF_FE00;
 
     /// The word of a record that nobody has raised into, in its `generation`.
     pub(crate) const fn idle(generation: u32) -> Self {

@@ -242,10 +242,10 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
 /// The thread is in a window, yet the interrupted code is not the window: most likely another handler runs on top of
 /// the blocked call. Blocks our signal in that handler's context and sends it again: it fires when that handler's
 /// return restores the mask, with the window's program counter this time. (The trick is musl's.) If there was no such
-/// handler, the owner finds `requeued` when it leaves the window and unblocks the signal itself.
+/// handler, the window itself refuses to start the call (`REQUEUED`), and the owner unblocks the signal and starts anew.
 fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
     REQUEUED.fetch_add(1, Ordering::Relaxed);
-    record.requeued.store(true, Ordering::Relaxed);
+    record.note_requeued();
     context.block(signal);
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }
