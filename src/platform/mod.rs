@@ -12,6 +12,8 @@
 //! | `handler` | `install`, `standing`: own the nudge signal |
 //! | `nudge` | `send` to a pinned record's thread; the caller's own signal mask and number |
 //! | `arch` | `window`, `classify`, `Context`: a system call behind a check, and an interrupted thread's registers |
+//! | `calls`, `socket_calls` | `Call`: our blocking system calls, right by construction |
+//! | `sockaddr`, `poll` | the system's structures for them |
 //! | `direct` | `interrupt` a thread that has no record; `arm` a fail order |
 //! | `blocked` | say in words where a thread is blocked |
 //! | `fork` | be told of forks |
@@ -19,7 +21,9 @@
 pub(crate) mod arch;
 pub(crate) mod linux;
 
-pub(crate) use linux::{blocked, calls, direct, fork, futex, handler, membarrier, nudge, probe};
+pub(crate) use linux::{
+    blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, sockaddr, socket_calls,
+};
 
 /// Where an interrupted program counter lies with respect to the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
