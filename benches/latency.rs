@@ -43,7 +43,11 @@ struct Subject {
 }
 
 static READ: [Subject; 3] = [
-    Subject { name: "pthread_kill, read", block: |_, fd| assert_eq!(read(fd), -1), wake: kill },
+    Subject {
+        name: "pthread_kill, read",
+        block: |_, fd| assert_eq!(read(fd), -1),
+        wake: kill,
+    },
     Subject {
         name: "foreign::call(read)",
         block: |_, fd| {
@@ -57,7 +61,11 @@ static READ: [Subject; 3] = [
     Subject {
         name: "Call::fail_syscalls(read)",
         block: |_, fd| {
-            if foreign::Call::new("read").fail_syscalls().run(|| read(fd)).is_ok() {
+            if foreign::Call::new("read")
+                .fail_syscalls()
+                .run(|| read(fd))
+                .is_ok()
+            {
                 assert!(safepoint().is_err());
             }
         },
@@ -84,7 +92,11 @@ static WAIT: [Subject; 3] = [
         block: |_, _| assert!(throwto::thread::sleep(Duration::from_secs(3600)).is_err()),
         wake: raise,
     },
-    Subject { name: "thread::park", block: |_, _| assert!(throwto::thread::park().is_err()), wake: raise },
+    Subject {
+        name: "thread::park",
+        block: |_, _| assert!(throwto::thread::park().is_err()),
+        wake: raise,
+    },
 ];
 
 fn read(fd: i32) -> isize {
@@ -96,7 +108,15 @@ fn read(fd: i32) -> isize {
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
     let null = std::ptr::null::<libc::timespec>();
     // SAFETY: waits on, or wakes by, the address of a live word.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation | libc::FUTEX_PRIVATE_FLAG, value, null) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            operation | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            null,
+        )
+    };
 }
 
 fn kill(target: &Target) {
@@ -135,7 +155,8 @@ impl Target {
             let pthread = unsafe { libc::pthread_self() };
             // SAFETY: no arguments.
             let os_tid = unsafe { libc::gettid() };
-            tell.send((attachment.id(), pthread, os_tid)).expect("the raiser listens");
+            tell.send((attachment.id(), pthread, os_tid))
+                .expect("the raiser listens");
             for subject in todo {
                 theirs.entered.fetch_add(1, Ordering::Release);
                 (subject.block)(&theirs, pipe[0]);
@@ -144,13 +165,25 @@ impl Target {
             }
         });
         let (id, pthread, os_tid) = told.recv().expect("it tells");
-        Self { shared, orders: Some(orders), thread: Some(thread), id, pthread, os_tid, turn: 0 }
+        Self {
+            shared,
+            orders: Some(orders),
+            thread: Some(thread),
+            id,
+            pthread,
+            os_tid,
+            turn: 0,
+        }
     }
 
     /// One wake-up, in nanoseconds.
     fn sample(&mut self, subject: &'static Subject) -> u64 {
         self.turn += 1;
-        self.orders.as_ref().expect("running").send(subject).expect("the target listens");
+        self.orders
+            .as_ref()
+            .expect("running")
+            .send(subject)
+            .expect("the target listens");
         while self.shared.entered.load(Ordering::Acquire) != self.turn {
             std::thread::yield_now();
         }
@@ -168,8 +201,12 @@ impl Target {
     }
 
     fn sleeps(&self) -> bool {
-        let state = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.os_tid)).expect("it lives");
-        state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+        let state =
+            std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.os_tid)).expect("it lives");
+        state
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('S'))
     }
 }
 
@@ -196,7 +233,12 @@ fn compare(table: &mut Table, subjects: &'static [Subject], times: f64) {
     for (subject, ours) in subjects[1..].iter().zip(ours) {
         for p in [50.0, 99.0] {
             let (reference, ours) = (percentile(reference, p), percentile(ours, p));
-            table.row(&format!("raise -> runs, {}, p{p}", subject.name), reference, ours, Budget::Times(times));
+            table.row(
+                &format!("raise -> runs, {}, p{p}", subject.name),
+                reference,
+                ours,
+                Budget::Times(times),
+            );
         }
     }
 }

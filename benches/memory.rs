@@ -52,7 +52,10 @@ fn held(count: usize, attached: bool, raised: bool) -> usize {
                 barrier.wait();
                 barrier.wait();
             };
-            thread::Builder::new().stack_size(STACK).spawn(body).expect("a thread")
+            thread::Builder::new()
+                .stack_size(STACK)
+                .spawn(body)
+                .expect("a thread")
         })
         .collect();
     barrier.wait();
@@ -78,12 +81,20 @@ fn main() {
         let attached = held(count, true, false) + seen;
         seen += LIVE.load(Ordering::Relaxed) - kept;
         let each = (attached.saturating_sub(bare)) as f64 / count as f64;
-        table.row(&format!("memory per thread, {count} attached"), bare as f64 / count as f64, each, Budget::Absolute(256.0));
+        table.row(
+            &format!("memory per thread, {count} attached"),
+            bare as f64 / count as f64,
+            each,
+            Budget::Absolute(256.0),
+        );
     }
     let count = 1_000;
     let kept = LIVE.load(Ordering::Relaxed);
     held(count, true, true);
     let grown = LIVE.load(Ordering::Relaxed) - kept;
-    table.note(format!("kept in the record after a raise was delivered: {} bytes a thread", grown / count));
+    table.note(format!(
+        "kept in the record after a raise was delivered: {} bytes a thread",
+        grown / count
+    ));
     table.print();
 }

@@ -40,7 +40,10 @@ impl Crowd {
                     tell.send((attachment.id(), os_tid)).expect("somebody listens");
                     out.wait();
                 };
-                std::thread::Builder::new().stack_size(64 << 10).spawn(body).expect("a thread")
+                std::thread::Builder::new()
+                    .stack_size(64 << 10)
+                    .spawn(body)
+                    .expect("a thread")
             })
             .collect();
         let ids = told.iter().take(count).collect();
@@ -48,7 +51,9 @@ impl Crowd {
     }
 
     fn targets(&self) -> Vec<(ThreadId, i32)> {
-        (0..TARGETS).map(|i| self.ids[i * (self.ids.len() - 1) / (TARGETS - 1)]).collect()
+        (0..TARGETS)
+            .map(|i| self.ids[i * (self.ids.len() - 1) / (TARGETS - 1)])
+            .collect()
     }
 }
 
@@ -101,7 +106,12 @@ fn two_rmws(word: &AtomicU64) -> impl FnMut(u64) {
 
 /// How many times what it takes among ten threads.
 fn flat(table: &mut Table, name: &str, few: f64, many: f64) {
-    table.row(&format!("{name}, 10,000 beside 10"), few, many, Budget::Times(1.2));
+    table.row(
+        &format!("{name}, 10,000 beside 10"),
+        few,
+        many,
+        Budget::Times(1.2),
+    );
 }
 
 fn compare(table: &mut Table) {
@@ -110,10 +120,18 @@ fn compare(table: &mut Table) {
     for count in [10, 100, 1_000, 10_000] {
         let crowd = Crowd::of(count);
         let ids: Vec<Target> = crowd.targets().iter().map(|(id, _)| (*id).into()).collect();
-        let tids: Vec<Target> = crowd.targets().iter().map(|(_, tid)| OsTid::from_raw(*tid).into()).collect();
+        let tids: Vec<Target> = crowd
+            .targets()
+            .iter()
+            .map(|(_, tid)| OsTid::from_raw(*tid).into())
+            .collect();
         let (empty, empty_tid) = (into_empty_slots(&ids), into_empty_slots(&tids));
         let [reference, again] = fastest([&mut two_rmws(&word), &mut superseding(&ids)]);
-        for (name, ours) in [("by ThreadId", empty), ("by OsTid", empty_tid), ("superseding", again)] {
+        for (name, ours) in [
+            ("by ThreadId", empty),
+            ("by OsTid", empty_tid),
+            ("superseding", again),
+        ] {
             let name = format!("raise_exc, {name}, {count} threads, beside two RMWs");
             table.row(&name, reference, ours, Budget::Absolute(150.0));
         }
@@ -131,7 +149,9 @@ fn compare(table: &mut Table) {
             assert!(safepoint().is_err());
         }
     }]);
-    table.note(format!("raise and deliver at oneself | - | {both:.2} | - | - | -"));
+    table.note(format!(
+        "raise and deliver at oneself | - | {both:.2} | - | - | -"
+    ));
 }
 
 fn main() {

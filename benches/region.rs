@@ -73,9 +73,13 @@ fn main() {
     group.measurement_time(std::time::Duration::from_millis(800));
     let attachment = throwto::attach().expect("attached");
     group.bench_function("bare call", |b| b.iter(|| trivial(black_box(1))));
-    group.bench_function("foreign::call", |b| b.iter(|| foreign::call(|| trivial(black_box(1)))));
+    group.bench_function("foreign::call", |b| {
+        b.iter(|| foreign::call(|| trivial(black_box(1))))
+    });
     let mut call = Call::new("trivial").fail_syscalls();
-    group.bench_function("Call::run, fail_syscalls", |b| b.iter(|| call.run(|| trivial(black_box(1)))));
+    group.bench_function("Call::run, fail_syscalls", |b| {
+        b.iter(|| call.run(|| trivial(black_box(1))))
+    });
     drop(attachment);
     group.finish();
     if common::measuring() {

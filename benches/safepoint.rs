@@ -20,7 +20,11 @@ fn called() -> Result<(), throwto::Raised> {
 
 #[inline(always)]
 fn raw() -> Result<(), throwto::Raised> {
-    if WORD.with(|word| word.load(Ordering::Relaxed)) & 7 != 0 { called() } else { Ok(()) }
+    if WORD.with(|word| word.load(Ordering::Relaxed)) & 7 != 0 {
+        called()
+    } else {
+        Ok(())
+    }
 }
 
 /// A loop that does nothing else. `black_box` keeps the thread-local pointer from being read once for all.
@@ -65,9 +69,19 @@ fn run(f: fn(u64) -> Result<u64, throwto::Raised>) -> impl FnMut(u64) {
 
 fn compare(table: &mut Table, thread: &str) {
     let [reference, ours] = fastest([&mut run(raw_empty), &mut run(safepoint_empty)]);
-    table.row(&format!("safepoint, {thread}, empty loop"), reference, ours, Budget::Times(1.1));
+    table.row(
+        &format!("safepoint, {thread}, empty loop"),
+        reference,
+        ours,
+        Budget::Times(1.1),
+    );
     let [reference, ours] = fastest([&mut run(raw_working), &mut run(safepoint_working)]);
-    table.row(&format!("safepoint, {thread}, working loop"), reference, ours, Budget::Times(1.1));
+    table.row(
+        &format!("safepoint, {thread}, working loop"),
+        reference,
+        ours,
+        Budget::Times(1.1),
+    );
 }
 
 fn main() {
@@ -77,8 +91,12 @@ fn main() {
     group.measurement_time(std::time::Duration::from_millis(800));
     group.throughput(Throughput::Elements(1000));
     let attachment = throwto::attach().expect("attached");
-    group.bench_function("raw load and branch x 1000", |b| b.iter(|| raw_empty(black_box(1000))));
-    group.bench_function("safepoint x 1000", |b| b.iter(|| safepoint_empty(black_box(1000))));
+    group.bench_function("raw load and branch x 1000", |b| {
+        b.iter(|| raw_empty(black_box(1000)))
+    });
+    group.bench_function("safepoint x 1000", |b| {
+        b.iter(|| safepoint_empty(black_box(1000)))
+    });
     drop(attachment);
     group.finish();
     if common::measuring() {

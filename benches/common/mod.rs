@@ -47,13 +47,22 @@ pub struct Table {
 
 impl Table {
     pub fn new(unit: &'static str) -> Self {
-        Self { rows: Vec::new(), unit }
+        Self {
+            rows: Vec::new(),
+            unit,
+        }
     }
 
     pub fn row(&mut self, name: &str, reference: f64, throwto: f64, budget: Budget) {
-        let verdict = if budget.kept(reference, throwto) { "ok" } else { "OVER" };
+        let verdict = if budget.kept(reference, throwto) {
+            "ok"
+        } else {
+            "OVER"
+        };
         let ratio = throwto / reference;
-        self.rows.push(format!("{name} | {reference:.2} | {throwto:.2} | {ratio:.2} | {budget} | {verdict}"));
+        self.rows.push(format!(
+            "{name} | {reference:.2} | {throwto:.2} | {ratio:.2} | {budget} | {verdict}"
+        ));
     }
 
     /// A figure that has no budget.
@@ -63,7 +72,10 @@ impl Table {
 
     pub fn print(&self) {
         println!("\n{}", machine());
-        println!("row | reference {0} | throwto {0} | ratio | budget | verdict", self.unit);
+        println!(
+            "row | reference {0} | throwto {0} | ratio | budget | verdict",
+            self.unit
+        );
         for row in &self.rows {
             println!("{row}");
         }
@@ -75,11 +87,17 @@ impl Table {
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
     let load = load.split(' ').next().unwrap_or("?");
-    format!("machine: {}, {cores} cores, Linux {}, load {load}", model.unwrap_or("unknown processor"), kernel.trim())
+    format!(
+        "machine: {}, {cores} cores, Linux {}, load {load}",
+        model.unwrap_or("unknown processor"),
+        kernel.trim()
+    )
 }
 
 /// Whether this run is to measure: not under `cargo test`, not `--list`.
@@ -131,7 +149,10 @@ pub fn percentile(samples: &mut [u64], p: f64) -> f64 {
 
 /// Nanoseconds of the monotonic clock, equal on every processor.
 pub fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

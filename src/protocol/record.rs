@@ -32,7 +32,7 @@
 //! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
 //! | unpin Release | owner's `await_pins` RMW Acquire | the looker is done with the frame (I4) |
-//! | `rung` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
+//! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 
 use std::collections::VecDeque;
 
@@ -188,6 +188,11 @@ impl Record {
     /// The strongest rung that has acted since the last delivery.
     pub(crate) fn rung(&self) -> u32 {
         self.rung.load(Ordering::Relaxed)
+    }
+
+    /// *handler*: notes that it has blocked our signal in this thread to outlast another handler.
+    pub(crate) fn note_requeued(&self) {
+        self.attention.fetch_or(Attention::REQUEUED, Ordering::Relaxed);
     }
 
     pub(crate) fn pending_count(&self) -> usize {
