@@ -116,7 +116,7 @@ fn raised_on_top(foreign: &'static Foreign, signal: Signal, mask: bool) {
     for round in 1..=3 {
         let (reader, _writer) = io::pipe().unwrap();
         let worker = thread::spawn(move || {
-            let mut read = || Interruptible::new(&reader).read(&mut [0; 8]);
+            let read = || Interruptible::new(&reader).read(&mut [0; 8]);
             let result = if mask { throwto::mask(|_| read()) } else { read() };
             (result, foreign.ended.load(Ordering::SeqCst), Instant::now())
         });
