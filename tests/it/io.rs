@@ -275,7 +275,10 @@ fn a_read_inside_a_foreign_region_is_broken_in_its_own_window() {
     let worker = thread::spawn(move || {
         // As a library would that calls back into Rust.
         let read = || Interruptible::new(&reader).read(&mut [0; 8]);
-        throwto::foreign::Call::new("library").fail_syscalls().run(read).unwrap()
+        throwto::foreign::Call::new("library")
+            .fail_syscalls()
+            .run(read)
+            .unwrap()
     });
     wait_until_blocked(worker.id(), "read");
     worker.raise(Stop).unwrap();
