@@ -65,7 +65,10 @@ impl LockWord {
     #[inline(always)]
     pub(crate) fn take(&self) -> Take {
         // Acquire: partner of `release`.
-        match self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed) {
+        match self
+            .word
+            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+        {
             Ok(_) => Take::Taken,
             Err(_) => Take::Held,
         }
@@ -74,14 +77,22 @@ impl LockWord {
     /// Transition (2): for who is in the queue. If it is not taken, the holder will notify.
     pub(crate) fn take_or_mark(&self) -> Take {
         // Acquire: partner of `release`.
-        if self.word.swap(CONTENDED, Ordering::Acquire) == FREE { Take::Taken } else { Take::Held }
+        if self.word.swap(CONTENDED, Ordering::Acquire) == FREE {
+            Take::Taken
+        } else {
+            Take::Held
+        }
     }
 
     /// Transition (3).
     #[inline(always)]
     pub(crate) fn release(&self) -> AfterRelease {
         // Release: partner of `take` and `take_or_mark`.
-        if self.word.swap(FREE, Ordering::Release) == CONTENDED { AfterRelease::Notify } else { AfterRelease::Nothing }
+        if self.word.swap(FREE, Ordering::Release) == CONTENDED {
+            AfterRelease::Notify
+        } else {
+            AfterRelease::Nothing
+        }
     }
 
     /// Whether it is worth a moment's spinning: held, and nobody waits.

@@ -34,7 +34,12 @@ use shared::{Received, Shared};
 /// ```
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared::new(None));
-    (Sender { shared: Arc::clone(&shared) }, Receiver::new(shared))
+    (
+        Sender {
+            shared: Arc::clone(&shared),
+        },
+        Receiver::new(shared),
+    )
 }
 
 /// A channel that holds at most `bound` values: sending waits for room. With zero, it waits until it can hand its value
@@ -50,7 +55,12 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 /// ```
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     let shared = Arc::new(Shared::new(Some(bound)));
-    (SyncSender { shared: Arc::clone(&shared) }, Receiver::new(shared))
+    (
+        SyncSender {
+            shared: Arc::clone(&shared),
+        },
+        Receiver::new(shared),
+    )
 }
 
 /// The sending end of a [`channel`]. Clones send into the same channel.
@@ -72,7 +82,9 @@ impl<T> Sender<T> {
     /// # Ok::<(), throwto::sync::SendError<i32>>(())
     /// ```
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.shared.try_send(value).map_err(|error| SendError::Disconnected(error.into_inner()))
+        self.shared
+            .try_send(value)
+            .map_err(|error| SendError::Disconnected(error.into_inner()))
     }
 }
 
@@ -134,7 +146,10 @@ pub struct Receiver<T> {
 
 impl<T> Receiver<T> {
     fn new(shared: Arc<Shared<T>>) -> Self {
-        Self { shared, _one_thread: PhantomData }
+        Self {
+            shared,
+            _one_thread: PhantomData,
+        }
     }
 
     /// Receives the next value; waits for one while a sender lives.
@@ -306,14 +321,18 @@ impl<T> IntoIterator for Receiver<T> {
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.shared.add_sender();
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
 impl<T> Clone for SyncSender<T> {
     fn clone(&self) -> Self {
         self.shared.add_sender();
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 

@@ -74,7 +74,9 @@ impl Condvar {
     /// CHANGED.notify_all();
     /// ```
     pub const fn new() -> Self {
-        Self { waiters: WaitQueue::new() }
+        Self {
+            waiters: WaitQueue::new(),
+        }
     }
 
     /// Unlocks the mutex, waits to be notified, and locks it again.

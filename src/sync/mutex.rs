@@ -82,7 +82,11 @@ impl<T> Mutex<T> {
     /// # Ok::<(), throwto::Raised>(())
     /// ```
     pub const fn new(data: T) -> Self {
-        Self { word: LockWord::new(), waiters: WaitQueue::new(), data: UnsafeCell::new(data) }
+        Self {
+            word: LockWord::new(),
+            waiters: WaitQueue::new(),
+            data: UnsafeCell::new(data),
+        }
     }
 
     /// The data, for good. Nobody can hold the lock. Not a cancellation point.
@@ -179,7 +183,10 @@ impl<T: ?Sized> Mutex<T> {
 
     /// The caller has taken the word.
     fn guard(&self) -> MutexGuard<'_, T> {
-        MutexGuard { mutex: self, _thread: PhantomData }
+        MutexGuard {
+            mutex: self,
+            _thread: PhantomData,
+        }
     }
 
     /// Locks; raises nothing. For taking the lock back after a condition wait.
@@ -204,7 +211,8 @@ impl<T: ?Sized> Mutex<T> {
             std::hint::spin_loop();
             spins -= 1;
         }
-        self.waiters.wait_until(deadline, raises, || self.word.take_or_mark() == Take::Taken)
+        self.waiters
+            .wait_until(deadline, raises, || self.word.take_or_mark() == Take::Taken)
     }
 
     #[inline]

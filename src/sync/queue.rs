@@ -58,7 +58,12 @@ struct Waiter {
 
 impl WaitQueue {
     pub(crate) const fn new() -> Self {
-        Self { list: Mutex::new(List { waiters: VecDeque::new(), next_ticket: 0 }) }
+        Self {
+            list: Mutex::new(List {
+                waiters: VecDeque::new(),
+                next_ticket: 0,
+            }),
+        }
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
@@ -75,8 +80,17 @@ impl WaitQueue {
         let mut list = self.list();
         let ticket = list.next_ticket;
         list.next_ticket += 1;
-        list.waiters.push_back(Waiter { ticket, waker: waker.clone() });
-        Place { queue: self, owner, waker, ticket, spent: Cell::new(false) }
+        list.waiters.push_back(Waiter {
+            ticket,
+            waker: waker.clone(),
+        });
+        Place {
+            queue: self,
+            owner,
+            waker,
+            ticket,
+            spent: Cell::new(false),
+        }
     }
 
     /// Waits until `ready()`, `deadline` or, if `raises` says so, a raise. What `ready` takes when it is `true` is taken.
@@ -147,7 +161,11 @@ impl Place<'_> {
             Waited::Raised(raised) => Waited::Raised(raised),
             Waited::Ready | Waited::TimedOut => {
                 self.spent.set(true);
-                if self.leave_line() { Waited::TimedOut } else { Waited::Ready }
+                if self.leave_line() {
+                    Waited::TimedOut
+                } else {
+                    Waited::Ready
+                }
             }
         }
     }
@@ -172,7 +190,13 @@ impl Place<'_> {
     fn retake(&self) {
         let mut list = self.queue.list();
         if let Err(at) = find(&list.waiters, self.ticket) {
-            list.waiters.insert(at, Waiter { ticket: self.ticket, waker: self.waker.clone() });
+            list.waiters.insert(
+                at,
+                Waiter {
+                    ticket: self.ticket,
+                    waker: self.waker.clone(),
+                },
+            );
         }
     }
 
@@ -272,9 +296,15 @@ mod tests {
         let queue = WaitQueue::new();
         let [first, second, third] = [queue.enroll(), queue.enroll(), queue.enroll()];
         queue.notify_one();
-        assert_eq!([&first, &second, &third].map(Place::is_notified), [true, false, false]);
+        assert_eq!(
+            [&first, &second, &third].map(Place::is_notified),
+            [true, false, false]
+        );
         queue.notify_one();
-        assert_eq!([&first, &second, &third].map(Place::is_notified), [true, true, false]);
+        assert_eq!(
+            [&first, &second, &third].map(Place::is_notified),
+            [true, true, false]
+        );
     }
 
     #[test]
@@ -293,7 +323,10 @@ mod tests {
         queue.notify_one();
         assert!(matches!(first.wait_notified(Some(0), Raises::End), Waited::Ready));
         assert!(!second.is_notified());
-        assert!(matches!(second.wait_notified(Some(0), Raises::End), Waited::TimedOut));
+        assert!(matches!(
+            second.wait_notified(Some(0), Raises::End),
+            Waited::TimedOut
+        ));
     }
 
     #[test]

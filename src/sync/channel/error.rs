@@ -174,7 +174,9 @@ impl<T> From<SendError<T>> for io::Error {
     fn from(error: SendError<T>) -> Self {
         match error {
             SendError::Raised(raised, _) => raised.into(),
-            SendError::Disconnected(_) => Self::new(io::ErrorKind::BrokenPipe, "the receiver of the channel is gone"),
+            SendError::Disconnected(_) => {
+                Self::new(io::ErrorKind::BrokenPipe, "the receiver of the channel is gone")
+            }
         }
     }
 }

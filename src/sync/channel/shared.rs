@@ -64,8 +64,19 @@ pub(super) enum Received<T> {
 impl<T> Shared<T> {
     pub(super) fn new(bound: Option<usize>) -> Self {
         let values = VecDeque::new();
-        let state = State { values, senders: 1, receiver_lives: true, wanted: false, offering: 0 };
-        Self { state: Mutex::new(state), bound, receivers: WaitQueue::new(), senders: WaitQueue::new() }
+        let state = State {
+            values,
+            senders: 1,
+            receiver_lives: true,
+            wanted: false,
+            offering: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            bound,
+            receivers: WaitQueue::new(),
+            senders: WaitQueue::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
