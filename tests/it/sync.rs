@@ -196,6 +196,7 @@ fn holder_that_panics_or_is_raised_into_leaves_no_poison() {
             throwto::safepoint_unwind();
         }
     });
+    until("it holds the lock", || mutex.try_lock().is_none());
     worker.raise(Stop).unwrap();
     let _: Result<(), _> = worker.join();
     assert!(mutex.try_lock().is_some());
@@ -403,14 +404,17 @@ fn notification_of_a_waiter_that_is_raised_at_the_same_time_goes_on_to_the_next(
         line.until_in_line(1);
         let second = line.join(2);
         line.until_in_line(2);
+        let ready = Arc::new(AtomicBool::new(false));
         let raise = {
-            let id = first.id();
+            let (id, ready) = (first.id(), Arc::clone(&ready));
             let mut random = Random(random.below(u64::MAX - 1) + 1);
             std::thread::spawn(move || {
+                ready.store(true, Ordering::Release);
                 random.spin();
                 raise_exc(id, Stop).is_ok()
             })
         };
+        until("the raiser is ready", || ready.load(Ordering::Acquire));
         random.spin();
         line.moved.notify_one();
         match first.join().unwrap() {
