@@ -349,6 +349,12 @@ fn exception_arrives_in_wait_held_with_the_mutex_locked() {
         receipt.state() == throwto::ReceiptState::Delivered
     });
     until_waiting(waiter.id());
+    let second = waiter.raise(Interrupted).unwrap();
+    assert_eq!(
+        second.wait(SOON),
+        throwto::ReceiptState::Pending,
+        "taking the mutex back is not interruptible"
+    );
     assert_eq!(*guard, 1);
     drop(guard);
     assert_eq!(waiter.join().unwrap(), (true, true));
@@ -719,6 +725,16 @@ fn bound_of_zero_hands_over_and_holds_nothing() {
     until_waiting(worker.id());
     assert_eq!(receiver.try_recv(), Ok(2), "from the sender that stands ready");
     assert!(worker.join().unwrap());
+    let worker = spawn(move || (receiver.recv().unwrap_err(), receiver));
+    until_waiting(worker.id());
+    worker.raise(Stop).unwrap();
+    let (error, receiver) = worker.join().unwrap();
+    assert!(error.is::<Stop>());
+    assert_eq!(
+        sender.try_send(1),
+        Err(TrySendError::Full(1)),
+        "nor does one that was raised into"
+    );
     let worker = spawn(move || receiver.recv().unwrap());
     until("somebody receives", || sender.try_send(3).is_ok());
     assert_eq!(worker.join().unwrap(), 3);
