@@ -39,7 +39,11 @@ pub(crate) fn record() -> &'static Record {
 #[inline(always)]
 pub(crate) fn owner() -> Option<Owner> {
     let record = record();
-    if std::ptr::eq(record, &raw const UNATTACHED) { None } else { Some(Owner::of(record)) }
+    if std::ptr::eq(record, &raw const UNATTACHED) {
+        None
+    } else {
+        Some(Owner::of(record))
+    }
 }
 
 /// For the handler: the record at this address.
@@ -49,7 +53,9 @@ pub(crate) fn owns(address: usize) -> Option<&'static Record> {
 
 /// For the handler, when the kernel lost a signal's details: the record of this `pthread_self`. Looks at every record.
 pub(crate) fn of_thread(thread: usize) -> Option<&'static Record> {
-    (0..).map_while(|index| REGISTRY.record(index)).find(|r| r.is_owned_by(thread))
+    (0..)
+        .map_while(|index| REGISTRY.record(index))
+        .find(|r| r.is_owned_by(thread))
 }
 
 impl ThreadId {
@@ -62,7 +68,9 @@ impl ThreadId {
     /// # Ok::<(), throwto::AttachError>(())
     /// ```
     pub fn current() -> Option<Self> {
-        MEMBERSHIP.try_with(|m| m.try_borrow().ok()?.as_ref().map(|m| m.id)).ok()?
+        MEMBERSHIP
+            .try_with(|m| m.try_borrow().ok()?.as_ref().map(|m| m.id))
+            .ok()?
     }
 }
 
@@ -106,7 +114,11 @@ impl Drop for Attachment {
             let mut membership = cell.borrow_mut();
             let attachments = &mut membership.as_mut()?.attachments;
             *attachments -= 1;
-            if *attachments == 0 { membership.take() } else { None }
+            if *attachments == 0 {
+                membership.take()
+            } else {
+                None
+            }
         });
         // Outside the borrow: the exit path drops exceptions, whose destructors may do anything.
         drop(last);
@@ -135,7 +147,10 @@ pub fn attach() -> Result<Attachment, AttachError> {
         })
     });
     if let Some(id) = nested {
-        return Ok(Attachment { id, _thread: PhantomData });
+        return Ok(Attachment {
+            id,
+            _thread: PhantomData,
+        });
     }
     let id = register(std::thread::current().name().map(Arc::from), None)?;
     let attachment = adopt(id);
@@ -146,10 +161,12 @@ pub fn attach() -> Result<Attachment, AttachError> {
 /// Registers a thread that is about to start, or the calling one.
 pub(crate) fn register(name: Option<Arc<str>>, parent: Option<ThreadId>) -> Result<ThreadId, AttachError> {
     let config = runtime::ready()?;
-    REGISTRY.register(name, parent, config.attach_limit).map_err(|full| match full {
-        Full::Limit { limit } => AttachError::Limit { limit },
-        Full::Memory => AttachError::OutOfMemory,
-    })
+    REGISTRY
+        .register(name, parent, config.attach_limit)
+        .map_err(|full| match full {
+            Full::Limit { limit } => AttachError::Limit { limit },
+            Full::Memory => AttachError::OutOfMemory,
+        })
 }
 
 /// Makes the calling thread the owner of the registered `id`.
@@ -157,24 +174,32 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
     if let Some(record) = REGISTRY.record(id.index()) {
         record.begin(handler::this_thread(), nudge::os_tid());
         REGISTRY.bind(id, nudge::os_tid());
-        let membership = Membership { id, owner: Owner::of(record), attachments: 1, in_flight: Vec::new() };
+        let membership = Membership {
+            id,
+            owner: Owner::of(record),
+            attachments: 1,
+            in_flight: Vec::new(),
+        };
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
         CURRENT.set(record);
     }
-    Attachment { id, _thread: PhantomData }
+    Attachment {
+        id,
+        _thread: PhantomData,
+    }
 }
 
 /// Sends the calling thread a nudge and tells why it did not arrive, if it did not.
 fn hear_a_nudge() -> Result<(), AttachError> {
     let signal = runtime::signal();
-    let record = record();
     if nudge::is_blocked(signal) {
         return Err(AttachError::SignalBlocked { signal });
     }
-    let heard = record.heard();
-    // A directed signal to oneself is handled before the call that sent it returns.
-    nudge::send(record, nudge::os_tid(), signal);
-    if record.heard() == heard { Err(AttachError::HandlerReplaced { signal }) } else { Ok(()) }
+    if nudge::reaches_me(record(), signal) {
+        Ok(())
+    } else {
+        Err(AttachError::HandlerReplaced { signal })
+    }
 }
 
 /// A registered thread that never started.
@@ -206,7 +231,7 @@ impl Drop for Membership {
 #[cold]
 pub(crate) fn await_pins(owner: Owner) {
     while let Some(word) = owner.await_pins() {
-        futex::wait(futex::low_half(owner.record().attention_word()), word.futex(), None);
+        futex::wait(owner.record().attention_word(), word.futex(), None);
     }
 }
 

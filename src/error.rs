@@ -29,7 +29,9 @@ pub enum AttachError {
         signal: i32,
     },
     /// The system refused a handler for the nudge signal.
-    #[error("no handler can be installed for signal {signal} (errno {errno}); choose another with Config::nudge_signal")]
+    #[error(
+        "no handler can be installed for signal {signal} (errno {errno}); choose another with Config::nudge_signal"
+    )]
     Signal {
         /// The nudge signal.
         signal: i32,
@@ -37,7 +39,9 @@ pub enum AttachError {
         errno: i32,
     },
     /// As many threads are attached as may be.
-    #[error("{limit} threads are attached, which is the limit; raise it with Config::attach_limit, or let some end")]
+    #[error(
+        "{limit} threads are attached, which is the limit; raise it with Config::attach_limit, or let some end"
+    )]
     Limit {
         /// The limit in force.
         limit: usize,
@@ -52,13 +56,17 @@ pub enum AttachError {
 #[non_exhaustive]
 pub enum RaiseError {
     /// No live attached thread matches.
-    #[error("no live attached thread is {asked}; it has ended, or never attached (throwto::attach, throwto::thread::spawn)")]
+    #[error(
+        "no live attached thread is {asked}; it has ended, or never attached (throwto::attach, throwto::thread::spawn)"
+    )]
     NoSuchThread {
         /// What was asked for.
         asked: crate::Target,
     },
     /// More than one live thread matches. Nothing was raised in any of them.
-    #[error("{matched} live threads match; nothing was raised; name one by its ThreadId or JoinHandle, or use raise_all")]
+    #[error(
+        "{matched} live threads match; nothing was raised; name one by its ThreadId or JoinHandle, or use raise_all"
+    )]
     Ambiguous {
         /// How many.
         matched: usize,

@@ -15,7 +15,7 @@ pub trait Exception: Error + Send + 'static {}
 impl<E: Error + Send + 'static> Exception for E {}
 
 /// An exception's type. The type travels and the value is made in the target, as in CPython.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub struct ExcType {
     kind: TypeId,
     name: &'static str,
@@ -30,12 +30,30 @@ impl ExcType {
     /// assert_eq!(ExcType::of::<Stop>(), ExcType::of::<Stop>());
     /// ```
     pub fn of<E: Exception + Default>() -> Self {
-        Self { kind: TypeId::of::<E>(), name: std::any::type_name::<E>(), make: || Box::new(E::default()) }
+        Self {
+            kind: TypeId::of::<E>(),
+            name: std::any::type_name::<E>(),
+            make: || Box::new(E::default()),
+        }
     }
 
     /// The type's full name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+}
+
+impl PartialEq for ExcType {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl Eq for ExcType {}
+
+impl std::hash::Hash for ExcType {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
     }
 }
 
@@ -72,7 +90,11 @@ pub trait IntoException {
 
 impl IntoException for ExcType {
     fn into_exception(self) -> Raisable {
-        Raisable { payload: Payload::Make(self.make), kind: self.kind, type_name: self.name }
+        Raisable {
+            payload: Payload::Make(self.make),
+            kind: self.kind,
+            type_name: self.name,
+        }
     }
 }
 

@@ -41,7 +41,9 @@ struct Frame<'a> {
 #[inline]
 #[track_caller]
 pub fn call<T>(f: impl FnOnce() -> T) -> Result<T, Raised> {
-    let Some(owner) = current::owner() else { return Ok(f()) };
+    let Some(owner) = current::owner() else {
+        return Ok(f());
+    };
     let inside = Inside::enter(owner, Kind::Foreign, 0, std::ptr::null_mut(), runtime::fences());
     run_inside(owner, inside, f)
 }
@@ -120,14 +122,22 @@ pub struct Call<'a> {
 impl std::fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { label, hook, fail } = self;
-        f.debug_struct("Call").field("label", label).field("hook", &hook.is_some()).field("fail", fail).finish()
+        f.debug_struct("Call")
+            .field("label", label)
+            .field("hook", &hook.is_some())
+            .field("fail", fail)
+            .finish()
     }
 }
 
 impl<'a> Call<'a> {
     /// A call that [`threads`](crate::threads) shows under `label`.
     pub fn new(label: &'static str) -> Self {
-        Self { label, hook: None, fail: false }
+        Self {
+            label,
+            hook: None,
+            fail: false,
+        }
     }
 
     /// Lets the driver run `hook` to make the library return, `sqlite3_interrupt` for one.
@@ -158,7 +168,9 @@ impl<'a> Call<'a> {
     #[inline]
     #[track_caller]
     pub fn run<T>(&mut self, f: impl FnOnce() -> T) -> Result<T, Raised> {
-        let Some(owner) = current::owner() else { return Ok(f()) };
+        let Some(owner) = current::owner() else {
+            return Ok(f());
+        };
         let hook = self.hook.as_deref_mut();
         let mut ladder = Region::FRAMED;
         if self.fail {
@@ -172,7 +184,10 @@ impl<'a> Call<'a> {
         let hook = unsafe {
             std::mem::transmute::<Option<&mut (dyn FnMut() + Send)>, Option<&mut (dyn FnMut() + Send)>>(hook)
         };
-        let frame = Frame { label: self.label, hook: UnsafeCell::new(hook) };
+        let frame = Frame {
+            label: self.label,
+            hook: UnsafeCell::new(hook),
+        };
         let pointer = (&raw const frame).cast_mut().cast();
         let inside = Inside::enter(owner, Kind::Foreign, ladder, pointer, runtime::fences());
         run_inside(owner, inside, f)
@@ -188,7 +203,9 @@ impl<'a> Call<'a> {
     /// [`CallError`].
     #[track_caller]
     pub fn try_run<T, E>(&mut self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        let Some(owner) = current::owner() else { return f().map_err(CallError::Failed) };
+        let Some(owner) = current::owner() else {
+            return f().map_err(CallError::Failed);
+        };
         let record = owner.record();
         let heard = record.heard();
         match self.run(f) {

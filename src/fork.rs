@@ -34,7 +34,11 @@ pub(crate) fn register() -> bool {
 extern "C" fn before() {
     let members = REGISTRY.members();
     let slot = current::owner().map(|owner| owner.record().hold_slot());
-    let held = Held { members, slot, inbox: driver::hold_for_fork() };
+    let held = Held {
+        members,
+        slot,
+        inbox: driver::hold_for_fork(),
+    };
     let _ = HELD.try_with(|place| place.replace(Some(held)));
 }
 
@@ -45,7 +49,14 @@ extern "C" fn in_parent() {
 extern "C" fn in_child() {
     handler::note_process();
     let held = HELD.try_with(|place| place.take()).ok().flatten();
-    let Some(Held { mut members, slot, mut inbox }) = held else { return };
+    let Some(Held {
+        mut members,
+        slot,
+        mut inbox,
+    }) = held
+    else {
+        return;
+    };
     let survivor = ThreadId::current();
     REGISTRY.reset_after_fork(&mut members, survivor);
     if let (Some(owner), Some(mut slot)) = (current::owner(), slot) {

@@ -1,6 +1,8 @@
 //! throwto: raise an exception in another thread.
 
 #![deny(unsafe_code)]
+// The handler's half of the protocol has no user on a cooperative system.
+#![cfg_attr(not(throwto_ladder), allow(dead_code))]
 #![deny(rustdoc::broken_intra_doc_links)]
 
 mod current;
@@ -24,6 +26,8 @@ pub mod sync;
 mod sync_shim;
 pub mod thread;
 mod until_dead;
+#[cfg(throwto_ladder)]
+mod window;
 
 pub use current::{Attachment, attach};
 pub use driver::{Stats, stats};

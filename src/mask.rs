@@ -43,8 +43,14 @@ impl Restore {
     fn set(level: Level, shield_until: u64) -> Self {
         let owner = current::owner();
         let saved = match owner {
-            Some(owner) => Saved { level: owner.set_level(level), shield_until: owner.set_shield(shield_until) },
-            None => Saved { level: Level::Unmasked, shield_until: 0 },
+            Some(owner) => Saved {
+                level: owner.set_level(level),
+                shield_until: owner.set_shield(shield_until),
+            },
+            None => Saved {
+                level: Level::Unmasked,
+                shield_until: 0,
+            },
         };
         if level < saved.level {
             lowered(owner);
@@ -155,7 +161,11 @@ pub fn uninterruptible<R>(f: impl FnOnce(&Mask) -> R) -> R {
 pub fn shield<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
     let (now, outer_until) = level_now();
     let until = deadline_after(limit).unwrap_or(u64::MAX);
-    let until = if now == Level::Shielded { until.max(outer_until) } else { until };
+    let until = if now == Level::Shielded {
+        until.max(outer_until)
+    } else {
+        until
+    };
     let _restore = Restore::set(Level::Shielded.max(now), until);
     f()
 }
@@ -181,7 +191,11 @@ impl Mask {
 /// );
 /// assert_eq!(length, 8);
 /// ```
-pub fn bracket<R, T>(acquire: impl FnOnce() -> R, use_: impl FnOnce(&mut R) -> T, release: impl FnOnce(R)) -> T {
+pub fn bracket<R, T>(
+    acquire: impl FnOnce() -> R,
+    use_: impl FnOnce(&mut R) -> T,
+    release: impl FnOnce(R),
+) -> T {
     struct Held<R, F: FnOnce(R)>(Option<(R, F)>);
     impl<R, F: FnOnce(R)> Drop for Held<R, F> {
         fn drop(&mut self) {

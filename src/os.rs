@@ -94,6 +94,10 @@ pub fn interrupt(tid: OsTid, rung: Rung) -> Result<(), RaiseError> {
             what: "another os::interrupt",
             reason: "64 are under way; try again",
         },
+        InterruptFailed::Unsupported => RaiseError::Unsupported {
+            what: "os::interrupt",
+            reason: "this system has no directed signals that throwto can use",
+        },
         InterruptFailed::Os { .. } => {
             RaiseError::Unheard { os_tid: tid, signal, reason: "the kernel refused the signal" }
         }

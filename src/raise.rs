@@ -91,7 +91,9 @@ impl Target {
     /// Every live match, pinned: the reservation of P1.
     fn reserve(&self) -> Vec<(ThreadId, Pin<'static>)> {
         let members = REGISTRY.members();
-        self.matches(&members).filter_map(|m| Some((m.id, REGISTRY.pin(m.id)?))).collect()
+        self.matches(&members)
+            .filter_map(|m| Some((m.id, REGISTRY.pin(m.id)?)))
+            .collect()
     }
 
     /// The ids of every live match.
@@ -100,7 +102,10 @@ impl Target {
             Self::Id(id) => is_alive(*id).then_some(*id).into_iter().collect(),
             _ => {
                 let members = REGISTRY.members();
-                self.matches(&members).map(|m| m.id).filter(|id| is_alive(*id)).collect()
+                self.matches(&members)
+                    .map(|m| m.id)
+                    .filter(|id| is_alive(*id))
+                    .collect()
             }
         }
     }
@@ -115,7 +120,7 @@ pub(crate) fn is_alive(id: ThreadId) -> bool {
 pub(crate) fn release(pin: Pin<'_>) {
     let record = pin.record();
     if pin.release() == AfterUnpin::Wake {
-        futex::wake(futex::low_half(record.attention_word()), 1);
+        futex::wake(record.attention_word());
     }
 }
 
@@ -155,14 +160,19 @@ pub fn set_async_exc(target: impl Into<Target>, exc: Option<ExcType>) -> usize {
     let ids = target.into().resolve();
     ids.into_iter()
         .filter(|&id| match exc {
-            Some(ty) => matches!(raise_by_id(id, ty.into_exception(), Policy::Replace, at), Ok(r) if r.was_accepted()),
+            Some(ty) => {
+                matches!(raise_by_id(id, ty.into_exception(), Policy::Replace, at), Ok(r) if r.was_accepted())
+            }
             None => clear(id),
         })
         .count()
 }
 
 fn clear(id: ThreadId) -> bool {
-    match REGISTRY.record(id.index()).and_then(|record| record.clear(id.generation())) {
+    match REGISTRY
+        .record(id.index())
+        .and_then(|record| record.clear(id.generation()))
+    {
         Some(entries) => {
             current::settle(entries, ReceiptState::Revoked);
             true
@@ -201,7 +211,6 @@ pub fn raise_all(target: impl Into<Target>, exc: ExcType) -> Vec<Receipt> {
 pub struct Raise {
     exception: Raisable,
     queue: bool,
-    tree: bool,
     at: &'static Location<'static>,
 }
 
@@ -209,7 +218,11 @@ impl Raise {
     /// Prepares to raise `exc`.
     #[track_caller]
     pub fn new(exc: impl IntoException) -> Self {
-        Self { exception: exc.into_exception(), queue: false, tree: false, at: Location::caller() }
+        Self {
+            exception: exc.into_exception(),
+            queue: false,
+            at: Location::caller(),
+        }
     }
 
     /// Joins the queue, even behind an exception of the same type, and is not superseded by a later one.
@@ -224,7 +237,11 @@ impl Raise {
     /// As [`raise_exc`].
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
         let target = target.into();
-        let policy = if self.queue { Policy::Queue } else { Policy::Supersede };
+        let policy = if self.queue {
+            Policy::Queue
+        } else {
+            Policy::Supersede
+        };
         let reserved = match &target {
             // An id matches one thread or none: nothing to reserve.
             Target::Id(id) => {
@@ -282,7 +299,9 @@ pub(crate) fn raise_by_id(
 
 /// Sets the stop flag of `id`. `false` if it has ended.
 pub(crate) fn stop(id: ThreadId) -> bool {
-    let Some(record) = REGISTRY.record(id.index()) else { return false };
+    let Some(record) = REGISTRY.record(id.index()) else {
+        return false;
+    };
     match record.stop(id.generation(), runtime::fences()) {
         Some(duty) => {
             perform(record, id, duty);
@@ -296,7 +315,7 @@ pub(crate) fn stop(id: ThreadId) -> bool {
 pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
     match duty {
         Duty::Nothing => {}
-        Duty::Wake => futex::wake(futex::low_half(record.attention_word()), 1),
+        Duty::Wake => futex::wake(record.attention_word()),
         Duty::Nudge { pin, enlist, urgent } => {
             nudge::send(record, record.os_tid(), runtime::signal());
             release(pin);

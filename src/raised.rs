@@ -88,7 +88,17 @@ impl Raised {
     ) -> Self {
         let value = Some(value);
         let exclusive = Mutex::new(());
-        Self { inner: Box::new(Inner { value, exclusive, type_name, raised_by, raised_at, rung, receipt }) }
+        Self {
+            inner: Box::new(Inner {
+                value,
+                exclusive,
+                type_name,
+                raised_by,
+                raised_at,
+                rung,
+                receipt,
+            }),
+        }
     }
 
     /// Whether the exception is an `E`.
@@ -169,7 +179,11 @@ impl Raised {
     }
 
     fn with_value<R>(&self, use_: impl FnOnce(Option<&(dyn Error + Send)>) -> R) -> R {
-        let _exclusive = self.inner.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let _exclusive = self
+            .inner
+            .exclusive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         use_(self.inner.value.as_deref())
     }
 }

@@ -73,7 +73,9 @@ impl Receipt {
     /// Takes the raise back. `true` if it was still pending: then it will never be delivered, and the exception has been
     /// dropped. A nudge already sent may still end one system call of the target with EINTR.
     pub fn revoke(&self) -> bool {
-        let Some(record) = REGISTRY.record(self.target.index()) else { return false };
+        let Some(record) = REGISTRY.record(self.target.index()) else {
+            return false;
+        };
         match record.revoke(self.target.generation(), &self.cell) {
             Some(entry) => {
                 settle([entry], ReceiptState::Revoked);

@@ -1,20 +1,18 @@
-//! Blocking: the waits and windows in which the owner tells its raisers that it needs help.
+//! Regions: where the owner tells its raisers that it needs help, and the waits that need no system call but a futex.
 //!
-//! Owns: [`wait_until`] (waits on the attention word) and [`system_call`] (the window). Leaves to `protocol::record` the
-//! order of stores, loads and fences; to `platform` the futex and the stub.
+//! Owns: [`Inside`], the guard that leaves a region on every way out, and [`wait_until`]. Leaves to `window` the system
+//! calls, to `foreign` foreign code, to `protocol::record` the order of stores, loads and fences.
 //!
-//! **Signal context:** no; the handler meets a thread in the middle of [`system_call`], see `linux::handler`.
+//! **Signal context:** no.
 //!
-//! Both are cancellation points: unmasked, they raise at once if an exception is pending, whether they would have
-//! blocked or not; masked, only when they would really block. "Raised" means that the operation did not happen.
+//! A wait is a cancellation point: unmasked, it raises at once if an exception is pending, whether it would have blocked
+//! or not; masked, only when it would really block. "Raised" means that the operation did not happen.
 
 use crate::current;
-use crate::mask::enlist;
-use crate::platform::{arch, calls::{self, Call}, futex, nudge};
+use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
-use crate::protocol::word::{Attention, Kind, Level, Region};
+use crate::protocol::word::{Attention, Kind, Level};
 use crate::raised::Raised;
-use crate::runtime;
 use crate::safepoint::{Moment, WOKEN, deliverable, take};
 
 /// A region that ends when this is dropped, on every way out.
@@ -27,7 +25,11 @@ pub(crate) struct Inside {
 impl Inside {
     #[inline(always)]
     pub(crate) fn enter(owner: Owner, kind: Kind, ladder: u64, frame: *mut (), fences: Fences) -> Self {
-        Self { owner, entered: Some(owner.enter(kind, ladder, frame, fences)), fences }
+        Self {
+            owner,
+            entered: Some(owner.enter(kind, ladder, frame, fences)),
+            fences,
+        }
     }
 
     /// Whether a call was there on entry.
@@ -106,7 +108,7 @@ pub(crate) fn wait_until(
             return Waited::TimedOut;
         }
         if !attention.has(Attention::NOTIFIED) {
-            futex::wait(futex::low_half(word), attention.futex(), limit);
+            futex::wait(word, attention.futex(), limit);
             slept = true;
         }
     }
@@ -116,73 +118,7 @@ pub(crate) fn wait_until(
 fn shield_end(owner: Owner) -> Option<u64> {
     let record = owner.record();
     let shielded = owner.region().level() == Level::Shielded && record.attention().calls();
-    shielded.then(|| record.shield_until()).filter(|until| *until != u64::MAX && *until > futex::now())
-}
-
-/// How a system call of ours ended.
-#[derive(Debug)]
-pub(crate) enum Called {
-    /// Its result, or minus an errno other than EINTR.
-    Done(isize),
-    /// A handler of the program ran, and nothing was raised: EINTR, for the caller to retry or to look at the clock.
-    Interrupted,
-    /// Nothing happened.
-    Raised(Raised),
-}
-
-/// Makes a system call through the window.
-///
-/// `args` must be right for the call `number` and point to what outlives it: the safe wrappers in `platform` build them.
-#[track_caller]
-pub(crate) fn system_call(call: &Call<'_>) -> Called {
-    let Some(owner) = current::owner() else {
-        return settled(call.unchecked());
-    };
-    let record = owner.record();
-    loop {
-        let inside = Inside::enter(owner, Kind::Window, 0, std::ptr::null_mut(), Fences::Full);
-        let mut interest = Attention::CALLS as u32;
-        if inside.calls() {
-            if deliverable(owner, Moment::Running) {
-                drop(inside);
-                if let Some(raised) = take(owner, Moment::Running) {
-                    return Called::Raised(raised);
-                }
-                continue;
-            }
-            // Something is pending and held back. Masked: go in, and have the driver nudge us if we really block. Under
-            // a shield: the driver nudges at its end. Uninterruptible, or unwinding: go in and be left alone.
-            interest = 0;
-            if owner.region().level() < Level::Uninterruptible && !std::thread::panicking() {
-                enlist(owner);
-            }
-        } else if owner.region().level() != Level::Unmasked {
-            interest = 0;
-        }
-        let result = call.in_window(record.attention_word(), interest);
-        drop(inside);
-        if record.take_requeued() {
-            nudge::unblock(runtime::signal());
-        }
-        let interrupted = result == -(calls::EINTR);
-        if result != arch::CANCELLED && !interrupted {
-            return settled(result);
-        }
-        let moment = if interrupted { Moment::Blocking } else { Moment::Running };
-        if let Some(raised) = take(owner, moment) {
-            return Called::Raised(raised);
-        }
-        if interrupted {
-            return Called::Interrupted;
-        }
-    }
-}
-
-fn settled(result: isize) -> Called {
-    if result == -(calls::EINTR) { Called::Interrupted } else { Called::Done(result) }
-}
-
-/// Whether `region` is one that a signal could break.
-pub(crate) fn is_breakable(region: Region) -> bool {
-    matches!(region.kind(), Kind::Window | Kind::Foreign)
+    shielded
+        .then(|| record.shield_until())
+        .filter(|until| *until != u64::MAX && *until > futex::now())
 }

@@ -28,7 +28,10 @@ pub struct Config {
 impl Config {
     /// The defaults: the nudge signal is `SIGURG`, and as many threads may attach as there is memory for.
     pub const fn new() -> Self {
-        Self { signal: handler::DEFAULT_SIGNAL, attach_limit: CAPACITY }
+        Self {
+            signal: handler::DEFAULT_SIGNAL,
+            attach_limit: CAPACITY,
+        }
     }
 
     /// The signal that breaks blocking calls, by its number. It must be one that may be caught.
@@ -83,17 +86,25 @@ pub(crate) fn ready() -> Result<&'static Config, AttachError> {
 
 fn set_up(config: &Config) -> Result<Fences, AttachError> {
     let signal = config.signal;
-    handler::install(signal, current::owns, current::of_thread)
-        .map_err(|failed| AttachError::Signal { signal, errno: failed.errno })?;
+    handler::install(signal, current::owns, current::of_thread).map_err(|failed| AttachError::Signal {
+        signal,
+        errno: failed.errno,
+    })?;
     if !crate::fork::register() {
         return Err(AttachError::OutOfMemory);
     }
-    Ok(if membarrier::register() { Fences::Light } else { Fences::Full })
+    Ok(if membarrier::register() {
+        Fences::Light
+    } else {
+        Fences::Full
+    })
 }
 
 /// The nudge signal in force.
 pub(crate) fn signal() -> i32 {
-    CONFIG.get().map_or(handler::DEFAULT_SIGNAL, |config| config.signal)
+    CONFIG
+        .get()
+        .map_or(handler::DEFAULT_SIGNAL, |config| config.signal)
 }
 
 /// How foreign regions are fenced.
@@ -122,11 +133,18 @@ pub(crate) fn wait_for_ends(deadline: std::time::Instant, mut over: impl FnMut()
             return true;
         }
         ends = ENDS.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(left) = deadline.checked_duration_since(std::time::Instant::now()).filter(|d| !d.is_zero()) else {
+        let Some(left) = deadline
+            .checked_duration_since(std::time::Instant::now())
+            .filter(|d| !d.is_zero())
+        else {
             return false;
         };
         // An end between the look and the lock is caught by looking at least every few milliseconds.
         let nap = left.min(std::time::Duration::from_millis(2));
-        ends = ENDS.1.wait_timeout(ends, nap).unwrap_or_else(PoisonError::into_inner).0;
+        ends = ENDS
+            .1
+            .wait_timeout(ends, nap)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
 }

@@ -51,7 +51,11 @@ pub(crate) enum Moment {
 /// ```
 #[inline(always)]
 pub fn safepoint() -> Result<(), Raised> {
-    if current::record().attention().calls() { called() } else { Ok(()) }
+    if current::record().attention().calls() {
+        called()
+    } else {
+        Ok(())
+    }
 }
 
 #[cold]
@@ -158,7 +162,9 @@ pub fn pending() -> bool {
     if !record.attention().calls() {
         return false;
     }
-    let Some(owner) = current::owner() else { return false };
+    let Some(owner) = current::owner() else {
+        return false;
+    };
     let held = !level_allows(owner, Moment::Blocking);
     if !held {
         record.note_rung(POLLED);
@@ -197,19 +203,38 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
     }
     owner.record().attention().has(Attention::STOPPED).then(|| {
         let rung = rung(owner);
-        Raised::new(Box::new(Stop), std::any::type_name::<Stop>(), None, Location::caller(), rung, None)
+        Raised::new(
+            Box::new(Stop),
+            std::any::type_name::<Stop>(),
+            None,
+            Location::caller(),
+            rung,
+            None,
+        )
     })
 }
 
 fn deliver(owner: Owner, entry: Entry) -> Raised {
-    let Entry { payload, origin, receipt, .. } = entry;
+    let Entry {
+        payload,
+        origin,
+        receipt,
+        ..
+    } = entry;
     current::wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
     current::note_delivered(&receipt);
     let value = match payload {
         Payload::Value(value) => value,
         Payload::Make(make) => make(),
     };
-    Raised::new(value, origin.type_name, origin.raised_by, origin.raised_at, rung(owner), Some(receipt))
+    Raised::new(
+        value,
+        origin.type_name,
+        origin.raised_by,
+        origin.raised_at,
+        rung(owner),
+        Some(receipt),
+    )
 }
 
 fn rung(owner: Owner) -> Rung {

@@ -72,11 +72,16 @@ pub struct ThreadInfo {
 /// ```
 pub fn threads() -> Vec<ThreadInfo> {
     let members: Vec<Member> = REGISTRY.members().iter().cloned().collect();
-    let pinned: Vec<(Member, Pin<'static>)> =
-        members.into_iter().filter_map(|m| Some((m.clone(), REGISTRY.pin(m.id)?))).collect();
+    let pinned: Vec<(Member, Pin<'static>)> = members
+        .into_iter()
+        .filter_map(|m| Some((m.clone(), REGISTRY.pin(m.id)?)))
+        .collect();
     // One barrier for all pins: behind it, regions and their labels may be read.
     membarrier::heavy_fence();
-    let seen: Vec<_> = pinned.into_iter().map(|(member, pin)| glance(member, pin)).collect();
+    let seen: Vec<_> = pinned
+        .into_iter()
+        .map(|(member, pin)| glance(member, pin))
+        .collect();
     let infos: Vec<_> = seen.into_iter().map(|glance| glance.look_closer()).collect();
     forget_others(&infos);
     infos
@@ -110,12 +115,22 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
     let region = foreign::label_of(record);
     let pending = record.pending_count();
     release(pin);
-    Glance { member, state, region, pending }
+    Glance {
+        member,
+        state,
+        region,
+        pending,
+    }
 }
 
 impl Glance {
     fn look_closer(self) -> ThreadInfo {
-        let Self { member, state, region, pending } = self;
+        let Self {
+            member,
+            state,
+            region,
+            pending,
+        } = self;
         let tid = member.os_tid;
         let where_blocked = match state {
             ThreadState::Starting => "not started yet".to_owned(),
@@ -160,9 +175,18 @@ fn since_first_look(id: ThreadId, tid: i32, place: &str) -> Option<Duration> {
         return None;
     }
     match seen.get(&id) {
-        Some(earlier) if earlier.place == place && earlier.switches == switches => Some(earlier.since.elapsed()),
+        Some(earlier) if earlier.place == place && earlier.switches == switches => {
+            Some(earlier.since.elapsed())
+        }
         _ => {
-            seen.insert(id, Seen { place: place.to_owned(), switches, since: Instant::now() });
+            seen.insert(
+                id,
+                Seen {
+                    place: place.to_owned(),
+                    switches,
+                    since: Instant::now(),
+                },
+            );
             None
         }
     }

@@ -27,7 +27,10 @@ pub struct Retry {
 impl Default for Retry {
     /// Every 10 ms for 5 s.
     fn default() -> Self {
-        Self { every: Duration::from_millis(10), give_up_after: Duration::from_secs(5) }
+        Self {
+            every: Duration::from_millis(10),
+            give_up_after: Duration::from_secs(5),
+        }
     }
 }
 
@@ -107,8 +110,18 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
     let (Some(&id), 1) = (ids.first(), ids.len()) else {
         let (elapsed, matched) = (start.elapsed(), ids.len());
         return match matched {
-            0 => Ok(Dead { raises: 0, caught: 0, elapsed }),
-            _ => Err(StillAlive { raises: 0, caught: 0, elapsed, matched, info: None }),
+            0 => Ok(Dead {
+                raises: 0,
+                caught: 0,
+                elapsed,
+            }),
+            _ => Err(StillAlive {
+                raises: 0,
+                caught: 0,
+                elapsed,
+                matched,
+                info: None,
+            }),
         };
     };
     let mut tally = Tally::default();
@@ -127,11 +140,21 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
         if left.is_zero() || Some(id) == ThreadId::current() {
             let info = status::info(id);
             let (raises, caught) = tally.counts();
-            return Err(StillAlive { raises, caught, elapsed: start.elapsed(), matched: 1, info });
+            return Err(StillAlive {
+                raises,
+                caught,
+                elapsed: start.elapsed(),
+                matched: 1,
+                info,
+            });
         }
     }
     let (raises, caught) = tally.counts();
-    Ok(Dead { raises, caught, elapsed: start.elapsed() })
+    Ok(Dead {
+        raises,
+        caught,
+        elapsed: start.elapsed(),
+    })
 }
 
 /// Whether the thread is still registered: leaving counts as alive.

@@ -5,23 +5,35 @@
 //!
 //! **Signal context:** see each file.
 //!
+//! A system is full (`throwto_ladder`, decided by build.rs) or cooperative (`unsupported`).
+//!
 //! | name | contract |
 //! | --- | --- |
 //! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time |
 //! | `membarrier` | `register`, `heavy_fence`: a fence on every thread of the process |
 //! | `handler` | `install`, `standing`: own the nudge signal |
-//! | `nudge` | `send` to a pinned record's thread; the caller's own signal mask and number |
+//! | `nudge` | `send` to a pinned record's thread; `reaches_me`; the caller's own signal mask and number |
+//! | `probe` | look at another thread's system call |
+//! | `calls` | the blocking calls of ours (full systems only) |
 //! | `arch` | `window`, `classify`, `Context`: a system call behind a check, and an interrupted thread's registers |
 //! | `direct` | `interrupt` a thread that has no record; `arm` a fail order |
 //! | `blocked` | say in words where a thread is blocked |
 //! | `fork` | be told of forks |
 
+#[cfg(throwto_ladder)]
 pub(crate) mod arch;
-pub(crate) mod linux;
+#[cfg(throwto_ladder)]
+mod linux;
+#[cfg(not(throwto_ladder))]
+mod unsupported;
 
+#[cfg(throwto_ladder)]
 pub(crate) use linux::{blocked, calls, direct, fork, futex, handler, membarrier, nudge, probe};
+#[cfg(not(throwto_ladder))]
+pub(crate) use unsupported::{blocked, direct, fork, futex, handler, membarrier, nudge, probe};
 
 /// Where an interrupted program counter lies with respect to the window.
+#[cfg(throwto_ladder)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spot {
     /// In the window: the system call has had no effect.
@@ -33,16 +45,27 @@ pub(crate) enum Spot {
 
 /// Why a thread without a record could not be interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(throwto_ladder),
+    expect(dead_code, reason = "a system without signals knows one reason")
+)]
 pub(crate) enum InterruptFailed {
+    /// This system has no directed signals.
+    #[cfg_attr(throwto_ladder, expect(dead_code, reason = "it has"))]
+    Unsupported,
     NoSuchThread,
     /// It is not blocked in a system call, or left it before the signal came.
     NotBlocked,
     /// Its blocked call must not be made to fail.
-    Never { call: &'static str },
+    Never {
+        call: &'static str,
+    },
     SignalBlocked,
     /// The signal was sent and not handled in time.
     Unheard,
     /// Too many callers at once.
     Busy,
-    Os { errno: i32 },
+    Os {
+        errno: i32,
+    },
 }

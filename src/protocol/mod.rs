@@ -26,6 +26,8 @@
 //! ```
 
 pub(crate) mod order;
+pub(crate) mod owner;
+pub(crate) mod pin;
 pub(crate) mod receipt;
 pub(crate) mod record;
 pub(crate) mod registry;

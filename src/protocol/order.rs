@@ -84,7 +84,8 @@ impl Order {
     /// Takes back an order that no handler has claimed. `false` if one is being read right now.
     pub(crate) fn withdraw(&self) -> bool {
         !matches!(
-            self.state.compare_exchange(ARMED, IDLE, Ordering::Acquire, Ordering::Acquire),
+            self.state
+                .compare_exchange(ARMED, IDLE, Ordering::Acquire, Ordering::Acquire),
             Err(CLAIMED)
         )
     }
@@ -123,7 +124,13 @@ impl Claim<'_> {
 mod tests {
     use super::*;
 
-    const FIRST: Instruction = Instruction { args: [1; 6], sp: 2, pc: 3, result: -125, exact: true };
+    const FIRST: Instruction = Instruction {
+        args: [1; 6],
+        sp: 2,
+        pc: 3,
+        result: -125,
+        exact: true,
+    };
 
     #[test]
     fn an_order_is_claimed_once_and_whole() {
@@ -135,7 +142,13 @@ mod tests {
         assert!(order.claim().is_none());
         assert!(!order.arm(&FIRST), "not under a reader");
         claim.finish();
-        assert!(order.arm(&FIRST) && order.arm(&Instruction { exact: false, ..FIRST }));
+        assert!(
+            order.arm(&FIRST)
+                && order.arm(&Instruction {
+                    exact: false,
+                    ..FIRST
+                })
+        );
         assert!(order.withdraw() && order.claim().is_none());
     }
 }

@@ -39,8 +39,14 @@ pub enum ReceiptState {
 }
 
 impl ReceiptState {
-    const ALL: [Self; 6] =
-        [Self::Pending, Self::Delivered, Self::Caught, Self::Superseded, Self::Revoked, Self::TargetEnded];
+    const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Delivered,
+        Self::Caught,
+        Self::Superseded,
+        Self::Revoked,
+        Self::TargetEnded,
+    ];
 
     /// Whether no further change will come.
     pub fn is_final(self) -> bool {
@@ -88,7 +94,10 @@ impl ReceiptCell {
         };
         let mut word = self.state.load(Ordering::Relaxed);
         while Self::decode(word) == from {
-            match self.state.compare_exchange_weak(word, next as u32, Ordering::AcqRel, Ordering::Relaxed) {
+            match self
+                .state
+                .compare_exchange_weak(word, next as u32, Ordering::AcqRel, Ordering::Relaxed)
+            {
                 Ok(old) if old & Self::WAITED != 0 => return AfterSettle::Wake,
                 Ok(_) => return AfterSettle::Nothing,
                 Err(now) => word = now,
@@ -116,10 +125,18 @@ mod tests {
     #[test]
     fn only_the_arrows_of_the_diagram_exist() {
         use ReceiptState::*;
-        let arrows = [(Pending, Delivered), (Delivered, Caught), (Pending, Superseded), (Pending, Revoked), (Pending, TargetEnded)];
+        let arrows = [
+            (Pending, Delivered),
+            (Delivered, Caught),
+            (Pending, Superseded),
+            (Pending, Revoked),
+            (Pending, TargetEnded),
+        ];
         for from in ReceiptState::ALL {
             for to in ReceiptState::ALL {
-                let cell = ReceiptCell { state: AtomicU32::new(from as u32) };
+                let cell = ReceiptCell {
+                    state: AtomicU32::new(from as u32),
+                };
                 let _ = cell.advance(to);
                 let moved = arrows.contains(&(from, to));
                 assert_eq!(cell.state(), if moved { to } else { from }, "{from:?} -> {to:?}");

@@ -1,9 +1,10 @@
-//! The record: all that a target and its raisers must agree on, and every transition of it.
+//! The record: all that a target and its raisers must agree on, and the raisers' transitions of it.
 //!
-//! Owns: the attention word, the region word, the slot, pins. Leaves to others: making system calls (transitions
+//! Owns: the attention word, the region word, the slot, and the invariants of the three files that work on them. Leaves
+//! to [`super::owner`] the owner's transitions, to [`super::pin`] pinning, to others making system calls (transitions
 //! return the caller's next duty), clocks, and who may be attached ([`super::registry`]).
-//! [`Record`] methods may be called by any thread; [`Owner`] methods only by the thread whose record it is. Nothing
-//! here blocks but the slot's lock, and nothing is dropped under it.
+//! [`Record`] methods may be called by any thread. Nothing here blocks but the slot's lock, and nothing is dropped under
+//! it.
 //!
 //! **Signal context:** [`Record::attention`], [`Record::region`] and the `pub(crate)` fields marked *handler*; the rest no.
 //!
@@ -36,14 +37,15 @@
 use std::collections::VecDeque;
 
 use super::order::Order;
+pub(crate) use super::owner::{AfterLeave, Entered, Owner};
+pub(crate) use super::pin::{AfterUnpin, Pin};
+use super::receipt::ReceiptCell;
 use super::slot::{Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
-    Arc, AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor, fence, light_fence,
-    lock,
+    Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
+    const_constructor, fence, lock,
 };
-
-use super::receipt::ReceiptCell;
 
 /// Which half-fences close the race of I1 for foreign regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,30 +59,31 @@ pub(crate) enum Fences {
 /// All that one attached thread shares with its raisers.
 #[repr(C, align(64))]
 pub(crate) struct Record {
-    attention: AtomicU64,
-    region: AtomicU64,
-    frame: AtomicPtr<()>,
+    pub(super) attention: AtomicU64,
+    pub(super) region: AtomicU64,
+    pub(super) frame: AtomicPtr<()>,
     /// Until when the innermost shield holds, in nanoseconds of the platform's monotonic clock.
-    shield_until: AtomicU64,
+    pub(super) shield_until: AtomicU64,
     /// *handler*: `pthread_self` of the owner, by which the handler knows that a signal is meant for it.
     pub(crate) thread: AtomicUsize,
     pub(crate) os_tid: AtomicI32,
     /// *handler*: the strongest rung that has acted since the last delivery.
     pub(crate) rung: AtomicU32,
-    /// *handler*: our signal was blocked and sent again to outlast a foreign handler.
-    pub(crate) requeued: AtomicBool,
     /// *handler*: nudges that reached the handler, modulo 2^32.
     pub(crate) heard: AtomicU32,
     index: u32,
     /// *handler*: the fail order.
     pub(crate) order: Order,
-    slot: Mutex<Slot>,
+    pub(super) slot: Mutex<Slot>,
 }
 
 /// What came of a raise.
 #[must_use = "the target may sleep until the duty is done"]
 pub(crate) enum AfterPush<'a> {
-    Accepted { displaced: VecDeque<Entry>, duty: Duty<'a> },
+    Accepted {
+        displaced: VecDeque<Entry>,
+        duty: Duty<'a>,
+    },
     /// The target is past its last safepoint: settle the entry as `TargetEnded`.
     Ended(Entry),
     /// That generation is over.
@@ -95,54 +98,15 @@ pub(crate) enum Duty<'a> {
     /// Wake the futex.
     Wake,
     /// Send the signal, then tell the driver if `enlist`.
-    Nudge { pin: Pin<'a>, enlist: bool, urgent: bool },
+    Nudge {
+        pin: Pin<'a>,
+        enlist: bool,
+        urgent: bool,
+    },
     /// It looked as if running. Tell the driver, who looks again behind a membarrier.
     Verify,
     /// Shielded and blocked: tell the driver, who nudges when the shield expires.
     Later,
-}
-
-/// What leaving a region asks of the owner.
-#[must_use = "a frame must outlive whoever looks at it"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AfterLeave {
-    Nothing,
-    /// Somebody looks at the region: wait until the pins are gone.
-    AwaitPins,
-}
-
-/// What dropping a pin asks of the holder.
-#[must_use = "the owner may wait for the last pin"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AfterUnpin {
-    Nothing,
-    Wake,
-}
-
-/// Keeps a record in its generation, and its region's frame in place. See I3, I4.
-#[must_use]
-pub(crate) struct Pin<'a> {
-    record: &'a Record,
-}
-
-impl<'a> Pin<'a> {
-    pub(crate) fn record(&self) -> &'a Record {
-        self.record
-    }
-
-    pub(crate) fn release(self) -> AfterUnpin {
-        let record = self.record;
-        std::mem::forget(self);
-        let before = Attention(record.attention.fetch_sub(Attention::PIN, Ordering::Release));
-        let last = before.0 & Attention::PINS == Attention::PIN;
-        if last && before.has(Attention::AWAITED) { AfterUnpin::Wake } else { AfterUnpin::Nothing }
-    }
-}
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        self.record.attention.fetch_sub(Attention::PIN, Ordering::Release);
-    }
 }
 
 impl Record {
@@ -156,9 +120,8 @@ impl Record {
                 thread: AtomicUsize::new(0),
                 os_tid: AtomicI32::new(0),
                 rung: AtomicU32::new(0),
-                requeued: AtomicBool::new(false),
                 heard: AtomicU32::new(0),
-                index: index,
+                index,
                 order: Order::new(),
                 slot: Mutex::new(Slot::new()),
             }
@@ -226,11 +189,6 @@ impl Record {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// Whether the handler has blocked our signal in this thread to outlast another handler.
-    pub(crate) fn take_requeued(&self) -> bool {
-        self.requeued.load(Ordering::Relaxed) && self.requeued.swap(false, Ordering::Relaxed)
-    }
-
     pub(crate) fn pending_count(&self) -> usize {
         lock(&self.slot).len()
     }
@@ -238,18 +196,23 @@ impl Record {
     /// Opens a new generation. Called under the registry's lock, with nobody attached.
     pub(crate) fn open(&self, generation: u32) {
         let mut slot = lock(&self.slot);
-        self.region.store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
+        self.region
+            .store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
         self.thread.store(0, Ordering::Relaxed);
         self.os_tid.store(0, Ordering::Relaxed);
         self.rung.store(0, Ordering::Relaxed);
-        self.attention.store(Attention::idle(generation).0, Ordering::SeqCst);
+        self.attention
+            .store(Attention::idle(generation).0, Ordering::SeqCst);
         slot.open();
     }
 
     /// Ends the generation: later raises through its id are `Gone`. Called with the slot closed and no pins (I3).
     pub(crate) fn end(&self, next_generation: u32) {
         let _slot = lock(&self.slot);
-        self.attention.store(Attention::idle(next_generation).0 | Attention::EXITING, Ordering::SeqCst);
+        self.attention.store(
+            Attention::idle(next_generation).0 | Attention::EXITING,
+            Ordering::SeqCst,
+        );
     }
 
     /// Keeps raisers out of the slot while the owner forks.
@@ -259,11 +222,20 @@ impl Record {
 
     /// In a forked child: ends a generation whose thread is not here. The slot's lock may be held for ever.
     pub(crate) fn abandon(&self, next_generation: u32) {
-        self.attention.store(Attention::idle(next_generation).0 | Attention::EXITING, Ordering::SeqCst);
+        self.attention.store(
+            Attention::idle(next_generation).0 | Attention::EXITING,
+            Ordering::SeqCst,
+        );
     }
 
     /// Raises into this record's `generation`.
-    pub(crate) fn raise(&self, generation: u32, entry: Entry, policy: Policy, fences: Fences) -> AfterPush<'_> {
+    pub(crate) fn raise(
+        &self,
+        generation: u32,
+        entry: Entry,
+        policy: Policy,
+        fences: Fences,
+    ) -> AfterPush<'_> {
         let mut slot = lock(&self.slot);
         if self.attention().generation() != generation {
             return AfterPush::Gone(entry);
@@ -271,9 +243,16 @@ impl Record {
         if slot.is_closed() {
             return AfterPush::Ended(entry);
         }
+        if slot.len() == 0 {
+            // What acted on an earlier raise that was revoked says nothing about this one.
+            self.rung.store(0, Ordering::Relaxed);
+        }
         let displaced = slot.push(entry, policy);
         self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
-        AfterPush::Accepted { displaced, duty: self.duty(generation, fences) }
+        AfterPush::Accepted {
+            displaced,
+            duty: self.duty(generation, fences),
+        }
     }
 
     /// Empties the slot without raising. `None` if the generation is over.
@@ -313,7 +292,8 @@ impl Record {
         self.attention.fetch_or(bit, Ordering::Release);
     }
 
-    fn settle_pending_bit(&self, slot: &Slot) {
+    /// Keeps I2. Called under the slot's lock.
+    pub(super) fn settle_pending_bit(&self, slot: &Slot) {
         if slot.len() == 0 && self.attention().has(Attention::PENDING) {
             self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
         }
@@ -327,11 +307,19 @@ impl Record {
         let region = self.region();
         match (region.kind(), region.level()) {
             (Kind::Running, _) if fences == Fences::Light => {
-                if self.enlist() { Duty::Verify } else { Duty::Nothing }
+                if self.enlist() {
+                    Duty::Verify
+                } else {
+                    Duty::Nothing
+                }
             }
             (Kind::Running, _) | (_, Level::Uninterruptible) => Duty::Nothing,
             (_, Level::Shielded) => {
-                if self.enlist() { Duty::Later } else { Duty::Nothing }
+                if self.enlist() {
+                    Duty::Later
+                } else {
+                    Duty::Nothing
+                }
             }
             (Kind::Waiting, _) => Duty::Wake,
             (Kind::Window | Kind::Foreign, _) => match self.pin(generation) {
@@ -355,152 +343,5 @@ impl Record {
     /// The driver's first step with a note: later raises will leave a new one.
     pub(crate) fn delist(&self) {
         self.attention.fetch_and(!Attention::ENLISTED, Ordering::SeqCst);
-    }
-
-    /// Keeps the record in `generation`, or says that it is over or ending.
-    pub(crate) fn pin(&self, generation: u32) -> Option<Pin<'_>> {
-        let mut word = self.attention();
-        loop {
-            let full = word.0 & Attention::PINS == Attention::PINS;
-            if word.generation() != generation || word.has(Attention::EXITING) || full {
-                return None;
-            }
-            let pinned = word.0 + Attention::PIN;
-            match self.attention.compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Some(Pin { record: self }),
-                Err(now) => word = Attention(now),
-            }
-        }
-    }
-}
-
-/// The owner's view of its own record: the only way to the region word (I5).
-///
-/// Not `Send`: it is made from the calling thread's own record and never leaves it.
-#[derive(Clone, Copy)]
-pub(crate) struct Owner {
-    record: &'static Record,
-    _thread: std::marker::PhantomData<*const ()>,
-}
-
-/// A region that was entered, to be handed back to [`Owner::leave`].
-#[must_use = "a region must be left"]
-pub(crate) struct Entered {
-    outer: Region,
-    frame: *mut (),
-    /// Whether a safepoint would have something to look at.
-    pub(crate) calls: bool,
-}
-
-impl Owner {
-    /// The caller is the thread that `record` is for.
-    pub(crate) const fn of(record: &'static Record) -> Self {
-        Self { record, _thread: std::marker::PhantomData }
-    }
-
-    pub(crate) fn record(self) -> &'static Record {
-        self.record
-    }
-
-    #[inline(always)]
-    pub(crate) fn region(self) -> Region {
-        Region(self.record.region.load(Ordering::Relaxed))
-    }
-
-    /// Step (a). `frame` is what pinned lookers may read while the region lasts; null for none.
-    #[inline(always)]
-    pub(crate) fn enter(self, kind: Kind, ladder: u64, frame: *mut (), fences: Fences) -> Entered {
-        let record = self.record;
-        let outer = self.region();
-        let outer_frame = record.frame.load(Ordering::Relaxed);
-        if !frame.is_null() {
-            record.frame.store(frame, Ordering::Relaxed);
-        }
-        record.region.store(outer.entered(kind, ladder).0, Ordering::Release);
-        match fences {
-            Fences::Light => light_fence(),
-            // Pairs with the fence in `Record::duty` (I1).
-            Fences::Full => fence(Ordering::SeqCst),
-        }
-        Entered { outer, frame: outer_frame, calls: record.attention().calls() }
-    }
-
-    /// Step (d).
-    #[inline(always)]
-    pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
-        let record = self.record;
-        record.region.store(self.region().left(entered.outer).0, Ordering::Release);
-        match fences {
-            Fences::Light => light_fence(),
-            // Pairs with the looker's pin and full fence (I4).
-            Fences::Full => fence(Ordering::SeqCst),
-        }
-        if record.attention().pinned() { AfterLeave::AwaitPins } else { AfterLeave::Nothing }
-    }
-
-    /// Puts the outer frame back, once no pin is left that might look at the inner one.
-    #[inline(always)]
-    pub(crate) fn restore_frame(self, entered: Entered) {
-        self.record.frame.store(entered.frame, Ordering::Relaxed);
-    }
-
-    /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
-    pub(crate) fn await_pins(self) -> Option<Attention> {
-        let word = Attention(self.record.attention.fetch_or(Attention::AWAITED, Ordering::Acquire) | Attention::AWAITED);
-        if word.pinned() {
-            return Some(word);
-        }
-        self.record.attention.fetch_and(!Attention::AWAITED, Ordering::Acquire);
-        None
-    }
-
-    #[inline(always)]
-    pub(crate) fn set_level(self, level: Level) -> Level {
-        let region = self.region();
-        self.record.region.store(region.with_level(level).0, Ordering::Release);
-        region.level()
-    }
-
-    pub(crate) fn set_shield(self, until: u64) -> u64 {
-        let outer = self.record.shield_until();
-        self.record.shield_until.store(until, Ordering::Relaxed);
-        outer
-    }
-
-    /// Clears `bit` and tells whether it was set.
-    pub(crate) fn consume(self, bit: u64) -> bool {
-        self.record.attention().has(bit)
-            && Attention(self.record.attention.fetch_and(!bit, Ordering::Acquire)).has(bit)
-    }
-
-    /// Step (b): the first deliverable entry.
-    pub(crate) fn take_pending(self) -> Option<Entry> {
-        let mut slot = lock(&self.record.slot);
-        let entry = slot.take_first();
-        self.record.settle_pending_bit(&slot);
-        entry
-    }
-
-    /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
-    pub(crate) fn begin_exit(self) {
-        self.record.attention.fetch_or(Attention::EXITING, Ordering::SeqCst);
-    }
-
-    /// The last step out: hands over what will not be delivered.
-    #[must_use = "undelivered entries must be settled"]
-    pub(crate) fn close(self) -> VecDeque<Entry> {
-        let mut slot = lock(&self.record.slot);
-        let drained = slot.close();
-        self.record.attention.fetch_and(!Attention::CALLS, Ordering::SeqCst);
-        drained
-    }
-
-    /// In a forked child: forgets raisers, pins and the queue that belong to the parent. The entries are leaked: the
-    /// parent delivers and drops them, and a destructor must not run in two processes.
-    pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
-        std::mem::forget(slot.drain());
-        let generation = self.record.attention().generation();
-        self.record.attention.store(Attention::idle(generation).0, Ordering::SeqCst);
-        self.record.order.withdraw();
     }
 }

@@ -113,7 +113,9 @@ impl Registry {
             let records = &slab.get()?.records;
             let offset = address.wrapping_sub(records.as_ptr() as usize);
             if offset < records.len() * size_of::<Record>() {
-                return records.get(offset / size_of::<Record>()).filter(|r| std::ptr::from_ref(*r) as usize == address);
+                return records
+                    .get(offset / size_of::<Record>())
+                    .filter(|r| std::ptr::from_ref(*r) as usize == address);
             }
         }
         None
@@ -144,7 +146,12 @@ impl Registry {
         let id = ThreadId { index, generation };
         let record = self.record(index).ok_or(Full::Memory)?;
         record.open(generation.get());
-        members.by_index[index as usize] = Some(Member { id, name, parent, os_tid: 0 });
+        members.by_index[index as usize] = Some(Member {
+            id,
+            name,
+            parent,
+            os_tid: 0,
+        });
         members.live += 1;
         Ok(id)
     }
@@ -204,7 +211,11 @@ impl Registry {
     /// is not here may have held their locks.
     pub(crate) fn reset_after_fork(&self, members: &mut Members, survivor: Option<ThreadId>) {
         for index in 0..members.by_index.len() {
-            let Some(id) = members.by_index[index].as_ref().map(|m| m.id).filter(|id| Some(*id) != survivor) else {
+            let Some(id) = members.by_index[index]
+                .as_ref()
+                .map(|m| m.id)
+                .filter(|id| Some(*id) != survivor)
+            else {
                 continue;
             };
             let next = members.remove(id);
@@ -227,11 +238,17 @@ impl Members {
     }
 
     pub(crate) fn get(&self, id: ThreadId) -> Option<&Member> {
-        self.by_index.get(id.index as usize)?.as_ref().filter(|m| m.id == id)
+        self.by_index
+            .get(id.index as usize)?
+            .as_ref()
+            .filter(|m| m.id == id)
     }
 
     fn get_mut(&mut self, id: ThreadId) -> Option<&mut Member> {
-        self.by_index.get_mut(id.index as usize)?.as_mut().filter(|m| m.id == id)
+        self.by_index
+            .get_mut(id.index as usize)?
+            .as_mut()
+            .filter(|m| m.id == id)
     }
 
     pub(crate) fn by_tid(&self, os_tid: i32) -> Option<&Member> {
@@ -323,7 +340,9 @@ mod tests {
     #[test]
     fn the_limit_is_an_error() {
         let registry = Registry::new();
-        let ids: Vec<_> = (0..3).map(|_| registry.register(None, None, 3).unwrap()).collect();
+        let ids: Vec<_> = (0..3)
+            .map(|_| registry.register(None, None, 3).unwrap())
+            .collect();
         assert_eq!(registry.register(None, None, 3), Err(Full::Limit { limit: 3 }));
         registry.release(ids[1]);
         assert!(registry.register(None, None, 3).is_ok());

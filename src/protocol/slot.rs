@@ -71,7 +71,10 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) const fn new() -> Self {
-        Self { queue: VecDeque::new(), closed: true }
+        Self {
+            queue: VecDeque::new(),
+            closed: true,
+        }
     }
 
     pub(crate) fn open(&mut self) {
@@ -96,7 +99,10 @@ impl Slot {
                 displaced
             }
             Policy::Supersede => {
-                let twin = self.queue.iter_mut().find(|e| !e.queued && e.origin.kind == entry.origin.kind);
+                let twin = self
+                    .queue
+                    .iter_mut()
+                    .find(|e| !e.queued && e.origin.kind == entry.origin.kind);
                 if let Some(place) = twin {
                     std::mem::swap(place, &mut entry);
                     VecDeque::from([entry])
@@ -119,7 +125,10 @@ impl Slot {
 
     /// The entry of this receipt, if it still waits.
     pub(crate) fn remove(&mut self, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
-        let at = self.queue.iter().position(|entry| Arc::ptr_eq(&entry.receipt, receipt))?;
+        let at = self
+            .queue
+            .iter()
+            .position(|entry| Arc::ptr_eq(&entry.receipt, receipt))?;
         self.queue.remove(at)
     }
 

@@ -6,10 +6,10 @@
 //! **Signal context:** yes, plain arithmetic.
 //!
 //! ```text
-//! attention  63 ........ 32 | 31 ....... 8 | 7        6         5         4         3        2      1        0
-//!            generation     | pins         | AWAITED  UNPARKED  NOTIFIED  ENLISTED  EXITING  SCOPE  STOPPED  PENDING
-//! region     63 ........ 32 | 31 ... 9     | 8        7         6       5     4     3   2    1   0
-//!            sequence       | -            | FRAMED   ABANDON   UNWIND  HOOK  FAIL  [level]  [kind]
+//! attention  63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3       2     1       0
+//!            generation     | pins       | REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
+//! region     63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3     2       1     0
+//!            sequence       | -          | FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
 //! ```
 //!
 //! The low half of the attention word is the futex word of every wait in this crate.
@@ -35,11 +35,14 @@ impl Attention {
     pub(crate) const UNPARKED: u64 = 1 << 6;
     /// The owner sleeps until the pins are gone: the last one wakes it.
     pub(crate) const AWAITED: u64 = 1 << 7;
+    /// Set by the handler, on its own thread: it has blocked our signal to outlast another handler, and whoever leaves
+    /// the window must unblock it. The window refuses to start a call while it is set.
+    pub(crate) const REQUEUED: u64 = 1 << 8;
     /// What a safepoint looks at.
     pub(crate) const CALLS: u64 = Self::PENDING | Self::STOPPED | Self::SCOPE;
 
-    pub(crate) const PIN: u64 = 1 << 8;
-    pub(crate) const PINS: u64 = 0xFFFF_FF00;
+    pub(crate) const PIN: u64 = 1 << 9;
+    pub(crate) const PINS: u64 = 0xFFFF_FE00;
 
     /// The word of a record that nobody has raised into, in its `generation`.
     pub(crate) const fn idle(generation: u32) -> Self {
@@ -161,7 +164,12 @@ mod tests {
     use super::*;
 
     const KINDS: [Kind; 4] = [Kind::Running, Kind::Waiting, Kind::Window, Kind::Foreign];
-    const LEVELS: [Level; 4] = [Level::Unmasked, Level::Masked, Level::Shielded, Level::Uninterruptible];
+    const LEVELS: [Level; 4] = [
+        Level::Unmasked,
+        Level::Masked,
+        Level::Shielded,
+        Level::Uninterruptible,
+    ];
 
     #[test]
     fn every_kind_and_level_survives_the_packing() {

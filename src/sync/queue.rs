@@ -93,7 +93,7 @@ impl Waker {
         match self {
             Self::Attached(record) => {
                 record.notify(Attention::NOTIFIED);
-                futex::wake(futex::low_half(record.attention_word()), 1);
+                futex::wake(record.attention_word());
             }
             Self::Plain(thread) => thread.unpark(),
         }
@@ -118,7 +118,10 @@ impl<'a> Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.queue.list().waiters.retain(|waiter| waiter.ticket != self.ticket);
+        self.queue
+            .list()
+            .waiters
+            .retain(|waiter| waiter.ticket != self.ticket);
     }
 }
 

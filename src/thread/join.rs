@@ -31,7 +31,11 @@ pub(super) struct Packet<T> {
 
 impl<T> Packet<T> {
     pub(super) fn new() -> Self {
-        Self { result: Mutex::new(None), done: Mutex::new(false), joiners: WaitQueue::new() }
+        Self {
+            result: Mutex::new(None),
+            done: Mutex::new(false),
+            joiners: WaitQueue::new(),
+        }
     }
 
     /// In the thread: runs its closure and keeps what it returned or was ended by.
@@ -151,13 +155,20 @@ impl<T> JoinHandle<T> {
             return Waited::Raised(raised);
         }
         let deadline = limit.and_then(deadline_after);
-        self.packet.joiners.wait_until(deadline, Raises::End, || self.packet.is_done())
+        self.packet
+            .joiners
+            .wait_until(deadline, Raises::End, || self.packet.is_done())
     }
 
     fn finish(self) -> Result<T, JoinError<T>> {
         // What is left of it is thread-local destructors and the kernel's exit.
         let _ = self.inner.join();
-        let result = self.packet.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let result = self
+            .packet
+            .result
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match result {
             Some(Ok(value)) => Ok(value),
             Some(Err(payload)) => Err(match as_raised(payload) {
@@ -171,7 +182,10 @@ impl<T> JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("id", &self.id).field("alive", &self.is_alive()).finish()
+        f.debug_struct("JoinHandle")
+            .field("id", &self.id)
+            .field("alive", &self.is_alive())
+            .finish()
     }
 }
 
@@ -180,7 +194,9 @@ impl<T> fmt::Debug for JoinError<T> {
         match self {
             Self::Raised(raised) => f.debug_tuple("Raised").field(raised).finish(),
             Self::Panicked(payload) => f.debug_tuple("Panicked").field(&message(payload)).finish(),
-            Self::Interrupted(raised, handle) => f.debug_tuple("Interrupted").field(raised).field(handle).finish(),
+            Self::Interrupted(raised, handle) => {
+                f.debug_tuple("Interrupted").field(raised).field(handle).finish()
+            }
         }
     }
 }
@@ -191,7 +207,11 @@ impl<T> fmt::Display for JoinError<T> {
             Self::Raised(raised) => write!(f, "the thread was ended by an exception: {raised}"),
             Self::Panicked(payload) => write!(f, "the thread panicked: {}", message(payload)),
             Self::Interrupted(raised, handle) => {
-                write!(f, "raised into while joining thread {}, which goes on: {raised}", handle.id)
+                write!(
+                    f,
+                    "raised into while joining thread {}, which goes on: {raised}",
+                    handle.id
+                )
             }
         }
     }
@@ -201,5 +221,6 @@ impl<T> std::error::Error for JoinError<T> {}
 
 fn message(payload: &Payload) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(a payload that is not text)")
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(a payload that is not text)")
 }

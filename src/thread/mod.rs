@@ -38,7 +38,9 @@ use join::Packet;
 /// assert_eq!(worker.join().unwrap(), 42);
 /// ```
 pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    Builder::new().spawn(f).expect("failed to start an attached thread")
+    Builder::new()
+        .spawn(f)
+        .expect("failed to start an attached thread")
 }
 
 /// How a thread shall be started: as `std::thread::Builder`.
@@ -79,7 +81,10 @@ impl Builder {
     /// assert_eq!(worker.join().unwrap(), Some(id));
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn spawn<T: Send + 'static>(self, f: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    pub fn spawn<T: Send + 'static>(
+        self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<T>> {
         let mut builder = std::thread::Builder::new();
         if let Some(size) = self.stack_size {
             builder = builder.stack_size(size);
@@ -87,7 +92,8 @@ impl Builder {
         if let Some(name) = &self.name {
             builder = builder.name(name.clone());
         }
-        let id = current::register(self.name.map(Arc::from), ThreadId::current()).map_err(io::Error::other)?;
+        let id =
+            current::register(self.name.map(Arc::from), ThreadId::current()).map_err(io::Error::other)?;
         let packet = Arc::new(Packet::new());
         let theirs = Arc::clone(&packet);
         let started = builder.spawn(move || {
@@ -177,7 +183,9 @@ fn park_until(deadline: Option<u64>) -> Result<bool, Raised> {
         return Ok(true);
     };
     crate::safepoint()?;
-    match wait_until(owner, deadline, Raises::End, || owner.consume(Attention::UNPARKED)) {
+    match wait_until(owner, deadline, Raises::End, || {
+        owner.consume(Attention::UNPARKED)
+    }) {
         Waited::Ready => Ok(true),
         Waited::TimedOut => Ok(false),
         Waited::Raised(raised) => Err(raised),
@@ -194,7 +202,7 @@ fn park_until(deadline: Option<u64>) -> Result<bool, Raised> {
 pub fn unpark(id: ThreadId) -> bool {
     let Some(pin) = REGISTRY.pin(id) else { return false };
     pin.record().notify(Attention::UNPARKED);
-    futex::wake(futex::low_half(pin.record().attention_word()), 1);
+    futex::wake(pin.record().attention_word());
     crate::raise::release(pin);
     true
 }

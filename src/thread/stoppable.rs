@@ -44,7 +44,10 @@ impl<T: Send + 'static> StoppableThread<T> {
 
 impl<T> From<JoinHandle<T>> for StoppableThread<T> {
     fn from(handle: JoinHandle<T>) -> Self {
-        Self { handle, stopped: std::sync::OnceLock::new() }
+        Self {
+            handle,
+            stopped: std::sync::OnceLock::new(),
+        }
     }
 }
 

@@ -8,4 +8,6 @@
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
+mod x86_64_number;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{CANCELLED, Context, classify, window};

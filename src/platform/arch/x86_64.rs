@@ -67,6 +67,9 @@ global_asm!(
     cancelled = const CANCELLED,
 );
 
+/// The instruction.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
 unsafe extern "C" {
     fn throwto_0_1_window(
         word: *const u32,
@@ -138,7 +141,15 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn syscall_args(&self) -> [u64; 6] {
-        [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9].map(|r| self.get(r))
+        [
+            libc::REG_RDI,
+            libc::REG_RSI,
+            libc::REG_RDX,
+            libc::REG_R10,
+            libc::REG_R8,
+            libc::REG_R9,
+        ]
+        .map(|r| self.get(r))
     }
 
     /// Whether the thread stands right behind a system call that the kernel has just given the result `-EINTR`:
@@ -149,12 +160,34 @@ impl<'a> Context<'a> {
         if self.get(libc::REG_RAX) as i64 != -i64::from(libc::EINTR) || self.get(libc::REG_RCX) != pc {
             return false;
         }
-        code_before::<2>(pc as usize) == [0x0f, 0x05]
+        code_before::<2>(pc as usize) == SYSCALL
+    }
+
+    /// Whether the thread stands right before a system call.
+    pub(crate) fn before_call(&self) -> bool {
+        let pc = self.get(libc::REG_RIP) as *const [u8; 2];
+        // SAFETY: the thread is about to execute the instruction at its program counter, whose page is therefore mapped
+        // and, where code is readable at all, readable; a one-byte instruction at the very end of a mapping is the one
+        // exception, and no function ends in a byte after which control may return there.
+        unsafe { pc.read_volatile() == SYSCALL }
+    }
+
+    /// The number of the call it stands before.
+    pub(crate) fn number_to_call(&self) -> i64 {
+        self.get(libc::REG_RAX) as i64
+    }
+
+    /// Goes behind the call it stands before, as if the call had been made and had given `result`.
+    pub(crate) fn skip_call(&mut self, result: i64) {
+        let behind = self.get(libc::REG_RIP) as i64 + SYSCALL.len() as i64;
+        self.0.uc_mcontext.gregs[libc::REG_RIP as usize] = behind;
+        self.0.uc_mcontext.gregs[libc::REG_RCX as usize] = behind;
+        self.replace_result(result);
     }
 
     /// The number of the call it stands behind, where the registers or the code tell it.
     pub(crate) fn syscall_number(&self) -> Option<i64> {
-        super::super::linux::substitute::decode_number(&code_before::<18>(self.pc())[..16])
+        super::x86_64_number::decode_number(&code_before::<18>(self.pc())[..16])
     }
 
     pub(crate) fn replace_result(&mut self, result: i64) {
@@ -215,12 +248,26 @@ mod tests {
     fn six_arguments_arrive_in_their_places() {
         // mmap takes six: an anonymous page at a hinted address with every argument significant.
         let word = 0_u32;
-        let args = [0, 4096, libc::PROT_READ as usize, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize, usize::MAX, 0];
+        let args = [
+            0,
+            4096,
+            libc::PROT_READ as usize,
+            (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize,
+            usize::MAX,
+            0,
+        ];
         // SAFETY: a fresh anonymous mapping touches nothing that exists.
         let page = unsafe { window(&raw const word, 0, libc::SYS_mmap as isize, args) };
         assert!(page > 0 && page % 4096 == 0);
         // SAFETY: the page was mapped above and nobody has it.
-        let unmapped = unsafe { window(&raw const word, 0, libc::SYS_munmap as isize, [page as usize, 4096, 0, 0, 0, 0]) };
+        let unmapped = unsafe {
+            window(
+                &raw const word,
+                0,
+                libc::SYS_munmap as isize,
+                [page as usize, 4096, 0, 0, 0, 0],
+            )
+        };
         assert_eq!(unmapped, 0);
     }
 }

@@ -38,7 +38,11 @@ impl<'a> Call<'a> {
     }
 
     fn new(number: libc::c_long, args: [usize; 6]) -> Self {
-        Self { number: number as isize, args, _borrows: PhantomData }
+        Self {
+            number: number as isize,
+            args,
+            _borrows: PhantomData,
+        }
     }
 
     pub(crate) fn read(fd: BorrowedFd<'a>, buffer: &'a mut [u8]) -> Self {
@@ -47,7 +51,10 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn write(fd: BorrowedFd<'a>, buffer: &'a [u8]) -> Self {
-        Self::new(libc::SYS_write, [raw(fd), buffer.as_ptr() as usize, buffer.len(), 0, 0, 0])
+        Self::new(
+            libc::SYS_write,
+            [raw(fd), buffer.as_ptr() as usize, buffer.len(), 0, 0, 0],
+        )
     }
 }
 

@@ -40,7 +40,9 @@ static POOL: [Cell; CELLS] = [const {
 /// A nudge that carries the address of a pool cell. `false` if the address is not one.
 pub(super) fn nudged(address: usize, context: &mut Context<'_>) -> bool {
     let offset = address.wrapping_sub(POOL.as_ptr() as usize);
-    let Some(cell) = POOL.get(offset / size_of::<Cell>()) else { return false };
+    let Some(cell) = POOL.get(offset / size_of::<Cell>()) else {
+        return false;
+    };
     if offset % size_of::<Cell>() != 0 {
         return false;
     }
@@ -58,7 +60,10 @@ pub(crate) fn interrupt(os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
     if super::blocked::signal_blocked(os_tid, signal) == Some(true) {
         return Err(InterruptFailed::SignalBlocked);
     }
-    let cell = POOL.iter().find(|cell| !cell.taken.swap(true, Ordering::Acquire)).ok_or(InterruptFailed::Busy)?;
+    let cell = POOL
+        .iter()
+        .find(|cell| !cell.taken.swap(true, Ordering::Acquire))
+        .ok_or(InterruptFailed::Busy)?;
     cell.failed.store(false, Ordering::Relaxed);
     cell.os_tid.store(os_tid, Ordering::Release);
     let mut result = Err(InterruptFailed::NotBlocked);
@@ -107,19 +112,37 @@ fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
         }
         futex::wait_on(&cell.heard, heard, Some(now + 100_000));
     }
-    if !fail || cell.failed.load(Ordering::Relaxed) { Ok(()) } else { Err(InterruptFailed::NotBlocked) }
+    if !fail || cell.failed.load(Ordering::Relaxed) {
+        Ok(())
+    } else {
+        Err(InterruptFailed::NotBlocked)
+    }
 }
 
 /// Writes the order that ends the call seen in `looked`. `Ok(false)` if there is none to end now.
 pub(crate) fn arm(order: &Order, looked: probe::Probe) -> Result<bool, InterruptFailed> {
     let instruction = match looked {
         probe::Probe::Blocked(call) => match substitute::substitute_call(call.number, call.args).value() {
-            Some(result) => {
-                Instruction { args: call.args, sp: call.sp, pc: call.pc, result: result as i64, exact: true }
+            Some(result) => Instruction {
+                args: call.args,
+                sp: call.sp,
+                pc: call.pc,
+                result: result as i64,
+                exact: true,
+            },
+            None => {
+                return Err(InterruptFailed::Never {
+                    call: substitute::name(call.number).unwrap_or("this call"),
+                });
             }
-            None => return Err(InterruptFailed::Never { call: substitute::name(call.number).unwrap_or("this call") }),
         },
-        probe::Probe::Unreadable => Instruction { args: [0; 6], sp: 0, pc: 0, result: 0, exact: false },
+        probe::Probe::Unreadable => Instruction {
+            args: [0; 6],
+            sp: 0,
+            pc: 0,
+            result: 0,
+            exact: false,
+        },
         _ => return Ok(false),
     };
     Ok(order.arm(&instruction))

@@ -7,7 +7,11 @@
 #![allow(unsafe_code)]
 
 /// Registers what runs before a fork in the parent, and after it in parent and child. `false` if there was no memory.
-pub(crate) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) -> bool {
+pub(crate) fn at_fork(
+    before: extern "C" fn(),
+    in_parent: extern "C" fn(),
+    in_child: extern "C" fn(),
+) -> bool {
     unsafe extern "C" {
         fn pthread_atfork(
             prepare: Option<unsafe extern "C" fn()>,

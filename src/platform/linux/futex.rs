@@ -11,22 +11,47 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the clock writes one timespec, and it exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+    (time.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.tv_nsec as u64)
+}
+
+/// Sleeps while the low half of `word` is `expected`, at most until `deadline` (nanoseconds of [`now`]; `None` waits for
+/// ever).
+pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) {
+    sleep(low_half(word), expected, deadline);
+}
+
+/// Wakes one thread that sleeps on the low half of `word`.
+pub(crate) fn wake(word: &AtomicU64) {
+    rouse(low_half(word), 1);
+}
+
+/// [`wait`] on a 32-bit word.
+pub(crate) fn wait_on(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
+    sleep(word.as_ptr(), expected, deadline);
+}
+
+/// Wakes everybody who sleeps on a 32-bit word.
+pub(crate) fn wake_all(word: &AtomicU32) {
+    rouse(word.as_ptr(), i32::MAX);
 }
 
 /// The half of a word that a futex compares: the low one.
-pub(crate) fn low_half(word: &AtomicU64) -> *const u32 {
+pub(super) fn low_half(word: &AtomicU64) -> *const u32 {
     let half = if cfg!(target_endian = "little") { 0 } else { 1 };
     std::ptr::from_ref(word).cast::<u32>().wrapping_add(half)
 }
 
-/// Sleeps while `*word == expected`, at most until `deadline` (nanoseconds of [`now`]; `None` waits for ever).
-pub(crate) fn wait(word: *const u32, expected: u32, deadline: Option<u64>) {
+fn sleep(word: *const u32, expected: u32, deadline: Option<u64>) {
     let limit = deadline.map(|at| libc::timespec {
-        tv_sec: (at / 1_000_000_000).min(i64::MAX as u64 / 2) as libc::time_t,
+        tv_sec: (at / 1_000_000_000) as libc::time_t,
         tv_nsec: (at % 1_000_000_000) as libc::c_long,
     });
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -44,18 +69,14 @@ pub(crate) fn wait(word: *const u32, expected: u32, deadline: Option<u64>) {
     };
 }
 
-/// Wakes up to `count` threads that sleep on `word`.
-pub(crate) fn wake(word: *const u32, count: i32) {
+fn rouse(word: *const u32, count: i32) {
     // SAFETY: a wake uses the address as a key only; a stale one wakes nobody.
-    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count) };
-}
-
-/// [`wait`] on a 32-bit word.
-pub(crate) fn wait_on(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
-    wait(word.as_ptr(), expected, deadline);
-}
-
-/// [`wake`] everybody on a 32-bit word.
-pub(crate) fn wake_all(word: &AtomicU32) {
-    wake(word.as_ptr(), i32::MAX);
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word,
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            count,
+        )
+    };
 }

@@ -31,7 +31,7 @@ use super::direct;
 use crate::platform::{Spot, arch::Context};
 use crate::protocol::order::Order;
 use crate::protocol::record::Record;
-use crate::protocol::word::{Kind, Level, Region};
+use crate::protocol::word::{Attention, Kind, Level, Region};
 
 /// The `si_code` of a nudge: negative, as the kernel demands of a sibling thread, and used by nobody else known.
 pub(crate) const NUDGE_CODE: libc::c_int = -0x7474;
@@ -45,7 +45,6 @@ pub(crate) const RUNG_FAIL: u32 = 3;
 pub(crate) const DEFAULT_SIGNAL: i32 = libc::SIGURG;
 
 struct Installed {
-    signal: libc::c_int,
     previous: libc::sigaction,
     owns: fn(usize) -> Option<&'static Record>,
     of_thread: fn(usize) -> Option<&'static Record>,
@@ -80,7 +79,14 @@ pub(crate) fn install(
     if unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut previous) } != 0 {
         return Err(InstallFailed { errno: errno() });
     }
-    if INSTALLED.set(Box::new(Installed { signal, previous, owns, of_thread })).is_err() {
+    if INSTALLED
+        .set(Box::new(Installed {
+            previous,
+            owns,
+            of_thread,
+        }))
+        .is_err()
+    {
         return Ok(());
     }
     let mut action = empty_action();
@@ -106,27 +112,6 @@ pub(crate) fn process() -> i32 {
 pub(crate) fn counts() -> (u64, u64, u64) {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     (count(&REQUEUED), count(&FOREIGN), count(&FORGED))
-}
-
-/// What stands in our place now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Ours,
-    /// Another handler has taken the signal; `restarts` if it was installed with `SA_RESTART`.
-    Replaced { restarts: bool },
-}
-
-/// Looks at who handles the nudge signal now.
-pub(crate) fn standing() -> Standing {
-    let Some(installed) = INSTALLED.get() else { return Standing::Replaced { restarts: false } };
-    let mut now = empty_action();
-    // SAFETY: a query: the kernel writes the present action into `now`.
-    unsafe { libc::sigaction(installed.signal, std::ptr::null(), &raw mut now) };
-    if now.sa_sigaction == on_signal as *const () as usize {
-        Standing::Ours
-    } else {
-        Standing::Replaced { restarts: now.sa_flags & libc::SA_RESTART != 0 }
-    }
 }
 
 fn empty_action() -> libc::sigaction {
@@ -206,32 +191,53 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
         Kind::Window => match crate::platform::arch::classify(context.pc()) {
             Spot::Before => {
                 context.cancel_window();
-                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+                record.note_rung(RUNG_NUDGE);
             }
             Spot::After => {
-                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+                record.note_rung(RUNG_NUDGE);
             }
             Spot::Outside => outlast(record, signal, context),
         },
         Kind::Foreign if region.level() == Level::Uninterruptible => {}
+        Kind::Foreign if context.before_call() => skip(record, region, context),
         Kind::Foreign => {
             if region.has(Region::FAIL) && fail(&record.order, context) {
-                record.rung.fetch_max(RUNG_FAIL, Ordering::Relaxed);
+                record.note_rung(RUNG_FAIL);
             } else if context.after_interrupted_call() {
-                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+                record.note_rung(RUNG_NUDGE);
             }
         }
         Kind::Running | Kind::Waiting => {}
     }
 }
 
-/// The thread is in a window, yet the interrupted code is not the window: most likely another handler runs on top of
-/// the blocked call. Blocks our signal in that handler's context and sends it again: it fires when that handler's
-/// return restores the mask, with the window's program counter this time. (The trick is musl's.) If there was no such
-/// handler, the owner finds `requeued` when it leaves the window and unblocks the signal itself.
+/// The thread stands right before a system call of foreign code: it is about to make it, or another library's handler was
+/// installed with `SA_RESTART` in our place, passes our signal on, and the kernel has wound the call back. Either way
+/// nothing has happened yet, and the number is in its register. Answers as an interrupted call would have.
+fn skip(record: &'static Record, region: Region, context: &mut Context<'_>) {
+    let substitute = super::substitute::substitute_call(context.number_to_call(), context.syscall_args());
+    match substitute.value() {
+        Some(result) if region.has(Region::FAIL) => {
+            context.skip_call(result as i64);
+            record.note_rung(RUNG_FAIL);
+        }
+        Some(_) => {
+            context.skip_call(-i64::from(libc::EINTR));
+            record.note_rung(RUNG_NUDGE);
+        }
+        None => {}
+    }
+}
+
+/// The thread is in a window, yet the interrupted code is not the window: another handler may run on top of the blocked
+/// call. Blocks our signal in the interrupted context and sends it again: it fires when that handler's return restores
+/// the mask, with the window's program counter this time. (The trick is musl's.)
+///
+/// If there was no such handler, the owner was on its way into the stub or out of it, and goes on with our signal
+/// blocked. Then `REQUEUED` keeps it from starting a call, and it unblocks the signal when it has left the window.
 fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
     REQUEUED.fetch_add(1, Ordering::Relaxed);
-    record.requeued.store(true, Ordering::Relaxed);
+    record.notify(Attention::REQUEUED);
     context.block(signal);
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }
@@ -245,8 +251,9 @@ pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
         return false;
     }
     let result = if wanted.exact {
-        let same =
-            context.pc() as u64 == wanted.pc && context.sp() == wanted.sp && context.syscall_args() == wanted.args;
+        let same = context.pc() as u64 == wanted.pc
+            && context.sp() == wanted.sp
+            && context.syscall_args() == wanted.args;
         if !same {
             return false;
         }
@@ -263,11 +270,20 @@ pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
 }
 
 /// H3.
-fn forward(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+fn forward(
+    installed: &Installed,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     let previous = &installed.previous;
     match previous.sa_sigaction {
         libc::SIG_IGN => {}
-        libc::SIG_DFL if matches!(signal, libc::SIGURG | libc::SIGCHLD | libc::SIGWINCH | libc::SIGCONT) => {}
+        libc::SIG_DFL
+            if matches!(
+                signal,
+                libc::SIGURG | libc::SIGCHLD | libc::SIGWINCH | libc::SIGCONT
+            ) => {}
         libc::SIG_DFL => {
             // The default action of every other signal ends the process: restore it and let it happen on return.
             // SAFETY: installs the action that was there before us.

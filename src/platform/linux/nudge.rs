@@ -33,6 +33,14 @@ pub(crate) fn send(record: &Record, os_tid: i32, signal: libc::c_int) -> bool {
     send_address(std::ptr::from_ref(record) as usize, os_tid, signal) == 0
 }
 
+/// Whether a nudge reaches the calling thread, whose record this is. A directed signal to oneself is handled before the
+/// call that sent it returns.
+pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
+    let heard = record.heard();
+    send(record, os_tid(), signal);
+    record.heard() != heard
+}
+
 /// Sends a nudge that carries `address`. Returns 0 or an errno.
 pub(crate) fn send_address(address: usize, os_tid: i32, signal: libc::c_int) -> i32 {
     let process = process();
@@ -48,8 +56,15 @@ pub(crate) fn send_address(address: usize, os_tid: i32, signal: libc::c_int) -> 
         _rest: [0; 12],
     };
     // SAFETY: the kernel reads 128 bytes of `info` and touches nothing else of ours.
-    let sent =
-        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, os_tid, signal, &raw const info) };
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_rt_tgsigqueueinfo,
+            process,
+            os_tid,
+            signal,
+            &raw const info,
+        )
+    };
     if sent == 0 {
         0
     } else {

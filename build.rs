@@ -1,0 +1,17 @@
+//! Target facts become named capabilities, so that code asks for an ability and never for a system.
+//!
+//! - `throwto_ladder`: directed signals, a window stub and readable blocked calls. Without it delivery is cooperative:
+//!   safepoints and the waits of this crate.
+//!
+//! `THROWTO_COOPERATIVE=1` leaves the ladder out where it could be had, to build and test that half.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=THROWTO_COOPERATIVE");
+    println!("cargo::rustc-check-cfg=cfg(throwto_ladder)");
+    let fact = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    let has_ladder = fact("OS") == "linux" && fact("ARCH") == "x86_64" && fact("POINTER_WIDTH") == "64";
+    if has_ladder && std::env::var_os("THROWTO_COOPERATIVE").is_none() {
+        println!("cargo::rustc-cfg=throwto_ladder");
+    }
+}

@@ -1,0 +1,184 @@
+//! The owner's side of a record: regions, masks, taking what was raised, and the way out.
+//!
+//! Owns: steps (a) to (e) of [`super::record`]'s table, and the region word. Leaves to [`super::record`] the raisers' steps
+//! and the invariants, which are numbered there.
+//! Only the thread whose record it is calls this. Nothing blocks but the slot's lock, and nothing is dropped under it.
+//!
+//! **Signal context:** no.
+
+use std::collections::VecDeque;
+
+use super::record::{Fences, Record};
+use super::slot::{Entry, Slot};
+use super::word::{Attention, Kind, Level, Region};
+use crate::sync_shim::{Ordering, fence, light_fence, lock};
+
+/// What leaving a region asks of the owner.
+#[must_use = "a frame must outlive whoever looks at it"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterLeave {
+    Nothing,
+    /// Somebody looks at the region: wait until the pins are gone.
+    AwaitPins,
+}
+
+/// The owner's view of its own record: the only way to the region word (I5).
+///
+/// Not `Send`: it is made from the calling thread's own record and never leaves it.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    record: &'static Record,
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+/// A region that was entered, to be handed back to [`Owner::leave`].
+#[must_use = "a region must be left"]
+pub(crate) struct Entered {
+    outer: Region,
+    frame: *mut (),
+    /// Whether a safepoint would have something to look at.
+    pub(crate) calls: bool,
+}
+
+impl Owner {
+    /// The caller is the thread that `record` is for.
+    pub(crate) const fn of(record: &'static Record) -> Self {
+        Self {
+            record,
+            _thread: std::marker::PhantomData,
+        }
+    }
+
+    pub(crate) fn record(self) -> &'static Record {
+        self.record
+    }
+
+    #[inline(always)]
+    pub(crate) fn region(self) -> Region {
+        Region(self.record.region.load(Ordering::Relaxed))
+    }
+
+    /// Step (a). `frame` is what pinned lookers may read while the region lasts; null for none.
+    #[inline(always)]
+    pub(crate) fn enter(self, kind: Kind, ladder: u64, frame: *mut (), fences: Fences) -> Entered {
+        let record = self.record;
+        let outer = self.region();
+        let outer_frame = record.frame.load(Ordering::Relaxed);
+        if !frame.is_null() {
+            record.frame.store(frame, Ordering::Relaxed);
+        }
+        record
+            .region
+            .store(outer.entered(kind, ladder).0, Ordering::Release);
+        match fences {
+            Fences::Light => light_fence(),
+            // Pairs with the fence in `Record::duty` (I1).
+            Fences::Full => fence(Ordering::SeqCst),
+        }
+        Entered {
+            outer,
+            frame: outer_frame,
+            calls: record.attention().calls(),
+        }
+    }
+
+    /// Step (d).
+    #[inline(always)]
+    pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
+        let record = self.record;
+        record
+            .region
+            .store(self.region().left(entered.outer).0, Ordering::Release);
+        match fences {
+            Fences::Light => light_fence(),
+            // Pairs with the looker's pin and full fence (I4).
+            Fences::Full => fence(Ordering::SeqCst),
+        }
+        if record.attention().pinned() {
+            AfterLeave::AwaitPins
+        } else {
+            AfterLeave::Nothing
+        }
+    }
+
+    /// Puts the outer frame back, once no pin is left that might look at the inner one.
+    #[inline(always)]
+    pub(crate) fn restore_frame(self, entered: Entered) {
+        self.record.frame.store(entered.frame, Ordering::Relaxed);
+    }
+
+    /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
+    pub(crate) fn await_pins(self) -> Option<Attention> {
+        let word = Attention(
+            self.record
+                .attention
+                .fetch_or(Attention::AWAITED, Ordering::Acquire)
+                | Attention::AWAITED,
+        );
+        if word.pinned() {
+            return Some(word);
+        }
+        self.record
+            .attention
+            .fetch_and(!Attention::AWAITED, Ordering::Acquire);
+        None
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_level(self, level: Level) -> Level {
+        let region = self.region();
+        self.record
+            .region
+            .store(region.with_level(level).0, Ordering::Release);
+        region.level()
+    }
+
+    pub(crate) fn set_shield(self, until: u64) -> u64 {
+        let outer = self.record.shield_until();
+        self.record.shield_until.store(until, Ordering::Relaxed);
+        outer
+    }
+
+    /// Clears `bit` and tells whether it was set.
+    pub(crate) fn consume(self, bit: u64) -> bool {
+        self.record.attention().has(bit)
+            && Attention(self.record.attention.fetch_and(!bit, Ordering::Acquire)).has(bit)
+    }
+
+    /// Step (b): the first deliverable entry.
+    pub(crate) fn take_pending(self) -> Option<Entry> {
+        let mut slot = lock(&self.record.slot);
+        let entry = slot.take_first();
+        self.record.settle_pending_bit(&slot);
+        entry
+    }
+
+    /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
+    pub(crate) fn begin_exit(self) {
+        self.record
+            .attention
+            .fetch_or(Attention::EXITING, Ordering::SeqCst);
+    }
+
+    /// The last step out: hands over what will not be delivered.
+    #[must_use = "undelivered entries must be settled"]
+    pub(crate) fn close(self) -> VecDeque<Entry> {
+        let mut slot = lock(&self.record.slot);
+        let drained = slot.close();
+        self.record
+            .attention
+            .fetch_and(!Attention::CALLS, Ordering::SeqCst);
+        drained
+    }
+
+    /// In a forked child: forgets raisers, pins and the queue that belong to the parent. The entries are leaked: the
+    /// parent delivers and drops them, and a destructor must not run in two processes.
+    pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
+        std::mem::forget(slot.drain());
+        let generation = self.record.attention().generation();
+        self.record
+            .attention
+            .store(Attention::idle(generation).0, Ordering::SeqCst);
+        self.record.order.withdraw();
+    }
+}
