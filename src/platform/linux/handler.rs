@@ -237,7 +237,7 @@ fn skip(record: &'static Record, region: Region, context: &mut Context<'_>) {
 /// blocked. Then `REQUEUED` keeps it from starting a call, and it unblocks the signal when it has left the window.
 fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
     REQUEUED.fetch_add(1, Ordering::Relaxed);
-    record.notify(Attention::REQUEUED);
+    record.note_requeued();
     context.block(signal);
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }

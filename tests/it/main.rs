@@ -1,0 +1,6 @@
+//! What the public names promise, on real threads, in one binary.
+
+mod fs;
+mod io;
+mod process;
+mod stuck;
