@@ -7,6 +7,7 @@ mod cpu_loop;
 mod flock;
 mod lookup;
 mod nap;
+mod ours;
 mod sqlite;
 
 use std::io;
@@ -38,4 +39,6 @@ pub const ALL: &[Kind] = kinds! {
     "sqlite-progress" "an endless query, ended by a progress handler that polls pending()" sqlite::set_up_progress;
     "c-library" "C code that reads a pipe and retries EINTR for ever" c_library::set_up;
     "flock" "std's File::lock on a file that another process has locked" flock::set_up;
+    "lock" "throwto::sync::Mutex, held by another thread" ours::set_up_lock;
+    "recv" "a receive from an empty throwto::sync::channel" ours::set_up_recv;
 };
