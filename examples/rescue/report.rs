@@ -58,16 +58,17 @@ pub fn table(stories: &[Story], rounds: usize) -> String {
     }
     let heading = heading.into_iter().map(str::to_owned).collect();
     let lines = std::iter::once(heading).chain(stories.iter().map(|story| line(story, rounds)));
-    let mut text = match rounds {
-        1 => format!(
-            "{} stuck threads at once, raised into one after another\n\n",
-            stories.len()
-        ),
-        _ => format!(
-            "{} stuck threads at once, raised into one after another, {rounds} rounds\n\n",
-            stories.len()
-        ),
+    let threads = if stories.len() == 1 {
+        "1 stuck thread"
+    } else {
+        &format!("{} stuck threads", stories.len())
     };
+    let rounds = if rounds == 1 {
+        String::new()
+    } else {
+        format!(", {rounds} rounds")
+    };
+    let mut text = format!("{threads} at once, raised into one after another{rounds}\n\n");
     align(&lines.collect::<Vec<_>>(), &mut text);
     text.push('\n');
     text.push_str(&summary(stories));
