@@ -109,12 +109,12 @@ impl Owner {
             Fences::Full => fence(Ordering::SeqCst),
         }
         let attention = Attention(record.attention.load(Ordering::Acquire));
-        let await_pins = attention.pinned();
-        let note = entered.outer.kind() != Kind::Running && attention.calls();
-        if await_pins || note {
-            AfterLeave::Owes { await_pins, note }
-        } else {
-            AfterLeave::Nothing
+        if !attention.has(Attention::PINS | Attention::CALLS) {
+            return AfterLeave::Nothing;
+        }
+        AfterLeave::Owes {
+            await_pins: attention.pinned(),
+            note: attention.calls() && entered.outer.kind() != Kind::Running,
         }
     }
 

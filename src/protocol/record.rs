@@ -93,6 +93,7 @@ pub(crate) enum AfterPush<'a> {
     /// The target is past its last safepoint: settle the entry as `TargetEnded`.
     Ended(Entry),
     /// That generation is over.
+    #[allow(dead_code, reason = "handed over to be dropped where no lock is held")]
     Gone(Entry),
 }
 
@@ -128,7 +129,7 @@ impl Record {
                 rung: AtomicU32::new(0),
                 requeued: AtomicBool::new(false),
                 heard: AtomicU32::new(0),
-                index: index,
+                index,
                 order: Order::new(),
                 slot: Mutex::new(Slot::new()),
             }
