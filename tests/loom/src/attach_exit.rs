@@ -37,7 +37,11 @@ pub fn raise_by_id(record: &'static Record, id: ThreadId, raised: &Raised, futex
         AfterPush::Accepted { displaced, duty } => {
             assert!(displaced.is_empty());
             if let Duty::Nudge { pin, .. } = duty {
-                assert_eq!(record.attention().generation(), id.generation(), "nudged somebody else");
+                assert_eq!(
+                    record.attention().generation(),
+                    id.generation(),
+                    "nudged somebody else"
+                );
                 release(pin, futex);
             }
             true
@@ -49,7 +53,11 @@ pub fn raise_by_id(record: &'static Record, id: ThreadId, raised: &Raised, futex
 
 /// One raises by id; the target leaves, and the next thread gets its record.
 fn a_raise_during_exit(last_steps: fn(Owner)) {
-    let (registry, futex, raised) = (Arc::new(Registry::new()), Arc::new(Futex::default()), Raised::new());
+    let (registry, futex, raised) = (
+        Arc::new(Registry::new()),
+        Arc::new(Futex::default()),
+        Raised::new(),
+    );
     let (id, record) = attach(&registry, None);
     let target = thread::spawn({
         let (registry, futex) = (registry.clone(), futex.clone());
@@ -69,7 +77,10 @@ fn a_raise_during_exit(last_steps: fn(Owner)) {
     assert_eq!(raised.state().is_final(), good, "{:?}", raised.state());
     assert!(!record.attention().calls() && record.pending_count() == 0);
     assert!(record.pin(id.generation()).is_none());
-    release(record.pin(next.generation()).expect("the next owner is alive"), &futex);
+    release(
+        record.pin(next.generation()).expect("the next owner is alive"),
+        &futex,
+    );
 }
 
 #[test]
@@ -101,7 +112,11 @@ fn the_last_pin_wakes_the_leaving_owner() {
             thread::spawn(move || {
                 if let Some(pin) = registry.pin(id) {
                     thread::yield_now();
-                    assert_eq!(pin.record().attention().generation(), id.generation(), "recycled under a pin");
+                    assert_eq!(
+                        pin.record().attention().generation(),
+                        id.generation(),
+                        "recycled under a pin"
+                    );
                     release(pin, &futex);
                 }
             })

@@ -10,7 +10,11 @@
 //! fences only), and it has no signals: a nudge is a bell that the blocked owner hears.
 
 #![cfg(all(test, loom))]
-#![allow(dead_code, unused_imports, reason = "the models use a part of the protocol; the crate uses all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the models use a part of the protocol; the crate uses all of it"
+)]
 
 #[path = "../../../src/protocol/mod.rs"]
 mod protocol;

@@ -48,7 +48,10 @@ fn raise_deliver_raise(delist_first: bool) {
     }
     let seen_last = driver.join().unwrap();
     let waiting = *inbox.lock().unwrap() != 0;
-    assert!(waiting || seen_last == Some(true), "the last raise has no note and nobody has seen it");
+    assert!(
+        waiting || seen_last == Some(true),
+        "the last raise has no note and nobody has seen it"
+    );
     assert_eq!(waiting, record.attention().has(Attention::ENLISTED));
     assert!(take_and_catch(Owner::of(record)));
 }

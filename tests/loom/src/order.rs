@@ -11,7 +11,13 @@ use crate::protocol::order::{Instruction, Order};
 use crate::stage::model;
 
 fn instruction(all: u64) -> Instruction {
-    Instruction { args: [all; 6], sp: all, pc: all, result: all as i64, exact: all == 1 }
+    Instruction {
+        args: [all; 6],
+        sp: all,
+        pc: all,
+        result: all as i64,
+        exact: all == 1,
+    }
 }
 
 /// One arms, arms anew and withdraws; the handler may come at any time, twice.

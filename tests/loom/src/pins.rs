@@ -24,7 +24,9 @@ struct Frame {
 
 impl Frame {
     fn new() -> Self {
-        Self { captured: UnsafeCell::new(0) }
+        Self {
+            captured: UnsafeCell::new(0),
+        }
     }
 
     fn touch(&self) {
@@ -35,7 +37,12 @@ impl Frame {
 
 fn enter_framed(owner: Owner, frame: &Frame, fences: Fences) -> Entered {
     frame.touch();
-    owner.enter(Kind::Foreign, Region::FRAMED, std::ptr::from_ref(frame).cast_mut().cast(), fences)
+    owner.enter(
+        Kind::Foreign,
+        Region::FRAMED,
+        std::ptr::from_ref(frame).cast_mut().cast(),
+        fences,
+    )
 }
 
 /// As `Inside::drop` does; then the frame is gone.
@@ -94,7 +101,11 @@ fn a_frame_is_never_touched_after_its_region_under_membarrier() {
     model(Some(3), || {
         let barrier = Membarrier::install();
         let remote = barrier.clone();
-        one_region(Fences::Light, || barrier.heavy_fence(), move || remote.not_running());
+        one_region(
+            Fences::Light,
+            || barrier.heavy_fence(),
+            move || remote.not_running(),
+        );
     });
 }
 

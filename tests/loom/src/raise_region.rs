@@ -162,16 +162,18 @@ fn enter_and_block(owner: Owner, bell: &Bell, fences: Fences) {
 #[test]
 fn a_foreign_call_is_nudged_or_sees_the_raise() {
     model(None, || {
-        foreign_call(Fences::Full, |o, bell| enter_and_block(o, bell, Fences::Full), |_, _| unreachable!());
+        foreign_call(
+            Fences::Full,
+            |o, bell| enter_and_block(o, bell, Fences::Full),
+            |_, _| unreachable!(),
+        );
     });
 }
 
 /// The driver's look, once behind its barrier.
 fn look(record: &Record, bell: &Bell) {
     let region = record.region();
-    if record.attention().calls()
-        && region.kind() == Kind::Foreign
-        && region.level() < Level::Uninterruptible
+    if record.attention().calls() && region.kind() == Kind::Foreign && region.level() < Level::Uninterruptible
     {
         bell.nudge();
     }
@@ -197,7 +199,9 @@ fn under_membarrier(owner_steps: impl FnOnce(Owner, &Bell) + 'static) {
 
 #[test]
 fn the_driver_finds_a_call_that_the_raiser_took_for_running() {
-    model(None, || under_membarrier(|owner, bell| enter_and_block(owner, bell, Fences::Light)));
+    model(None, || {
+        under_membarrier(|owner, bell| enter_and_block(owner, bell, Fences::Light))
+    });
 }
 
 /// The raiser may still see a region that the owner left long ago, with a mask that it has put away.
@@ -236,7 +240,9 @@ fn lowering_a_mask_inside_a_call_misses_no_raise() {
 
 #[test]
 fn lowering_a_mask_inside_a_light_call_misses_no_raise() {
-    model(None, || under_membarrier(|owner, bell| put_a_mask_away_inside(owner, bell, Fences::Light)));
+    model(None, || {
+        under_membarrier(|owner, bell| put_a_mask_away_inside(owner, bell, Fences::Light))
+    });
 }
 
 /// A callback inside a foreign call waits on our futex and comes back with a result: a raise that met the wait was only
@@ -263,7 +269,11 @@ fn coming_back_into_a_call_forgets_no_raise() {
 fn without_the_owners_fence_a_raise_is_lost() {
     model(None, || {
         LIGHT_FENCE.set(|| {});
-        foreign_call(Fences::Full, |o, bell| enter_and_block(o, bell, Fences::Light), |_, _| unreachable!());
+        foreign_call(
+            Fences::Full,
+            |o, bell| enter_and_block(o, bell, Fences::Light),
+            |_, _| unreachable!(),
+        );
     });
 }
 

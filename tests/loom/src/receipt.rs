@@ -55,6 +55,9 @@ fn a_final_state_stays() {
         });
         let _nobody_waits = cell.advance(ReceiptState::Superseded);
         let seen = [cell.state(), other.join().unwrap(), cell.state()];
-        assert!(seen[0].is_final() && seen.iter().all(|state| *state == seen[0]), "{seen:?}");
+        assert!(
+            seen[0].is_final() && seen.iter().all(|state| *state == seen[0]),
+            "{seen:?}"
+        );
     });
 }

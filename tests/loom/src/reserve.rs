@@ -19,8 +19,12 @@ const NAME: &str = "worker";
 fn raise_by_name(registry: &Registry, raised: &Raised, futex: &Futex) -> (usize, bool) {
     let reserved: Vec<(ThreadId, Pin<'static>)> = {
         let members = registry.members();
-        let named = members.iter().filter(|member| member.name.as_deref() == Some(NAME));
-        named.filter_map(|member| Some((member.id, registry.pin(member.id)?))).collect()
+        let named = members
+            .iter()
+            .filter(|member| member.name.as_deref() == Some(NAME));
+        named
+            .filter_map(|member| Some((member.id, registry.pin(member.id)?)))
+            .collect()
     };
     let matched = reserved.len();
     let accepted = match &reserved[..] {
@@ -37,7 +41,11 @@ fn raise_by_name(registry: &Registry, raised: &Raised, futex: &Futex) -> (usize,
 #[test]
 fn a_name_that_changes_hands_is_raised_once_or_not_at_all() {
     model(Some(2), || {
-        let (registry, futex, raised) = (Arc::new(Registry::new()), Arc::new(Futex::default()), Raised::new());
+        let (registry, futex, raised) = (
+            Arc::new(Registry::new()),
+            Arc::new(Futex::default()),
+            Raised::new(),
+        );
         let (first, record) = attach(&registry, Some(NAME));
         let raiser = thread::spawn({
             let (registry, futex, raised) = (registry.clone(), futex.clone(), raised.clone());
@@ -73,6 +81,9 @@ fn an_ambiguous_raise_is_seen_by_nobody() {
         assert!(targets.iter().all(unseen));
         raisers.into_iter().for_each(|raiser| raiser.join().unwrap());
         assert!(targets.iter().all(unseen));
-        assert!(targets.iter().all(|record| !record.attention().pinned()), "reverted");
+        assert!(
+            targets.iter().all(|record| !record.attention().pinned()),
+            "reverted"
+        );
     });
 }

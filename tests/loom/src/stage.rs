@@ -201,7 +201,10 @@ pub struct Raised {
 
 impl Raised {
     pub fn new() -> Self {
-        Self { receipt: Arc::new(ReceiptCell::new()), drops: std::sync::Arc::default() }
+        Self {
+            receipt: Arc::new(ReceiptCell::new()),
+            drops: std::sync::Arc::default(),
+        }
     }
 
     #[track_caller]
@@ -239,7 +242,9 @@ pub fn settle(entry: Entry, outcome: ReceiptState) -> bool {
 
 /// Takes what is pending and ends it as caught. Whether there was something.
 pub fn take_and_catch(owner: crate::protocol::record::Owner) -> bool {
-    let Some(entry) = owner.take_pending() else { return false };
+    let Some(entry) = owner.take_pending() else {
+        return false;
+    };
     assert_eq!(entry.receipt.state(), ReceiptState::Pending, "taken once");
     let _no_waiter = entry.receipt.advance(ReceiptState::Delivered);
     let receipt = entry.receipt.clone();

@@ -27,7 +27,11 @@ fn an_entry_is_delivered_or_revoked_and_dropped_once() {
         let delivered = take_and_catch(Owner::of(record));
         let revoked = revoker.join().unwrap();
         assert!(delivered != revoked, "delivered: {delivered}, revoked: {revoked}");
-        let expected = if delivered { ReceiptState::Caught } else { ReceiptState::Revoked };
+        let expected = if delivered {
+            ReceiptState::Caught
+        } else {
+            ReceiptState::Revoked
+        };
         assert_eq!((raised.state(), raised.drops()), (expected, 1));
         assert!(!record.attention().has(Attention::PENDING));
     });
@@ -49,7 +53,11 @@ fn a_revoke_hides_no_other_raise() {
         let _nobody_blocks = raise(record, &second, Fences::Full);
         assert!(record.attention().has(Attention::PENDING));
         let revoked = revoker.join().unwrap();
-        let expected = if revoked { ReceiptState::Revoked } else { ReceiptState::Superseded };
+        let expected = if revoked {
+            ReceiptState::Revoked
+        } else {
+            ReceiptState::Superseded
+        };
         assert_eq!((first.state(), first.drops()), (expected, 1));
         assert!(record.attention().has(Attention::PENDING) && second.state() == ReceiptState::Pending);
         assert!(take_and_catch(Owner::of(record)));
@@ -72,7 +80,11 @@ fn a_later_raise_supersedes_or_follows() {
         assert!(take_and_catch(owner), "one of the two was there all the time");
         raiser.join().unwrap();
         let followed = take_and_catch(owner);
-        let expected = if followed { ReceiptState::Caught } else { ReceiptState::Superseded };
+        let expected = if followed {
+            ReceiptState::Caught
+        } else {
+            ReceiptState::Superseded
+        };
         assert_eq!((first.state(), first.drops()), (expected, 1));
         assert_eq!((second.state(), second.drops()), (ReceiptState::Caught, 1));
         assert!(!record.attention().has(Attention::PENDING));
@@ -86,7 +98,10 @@ fn a_clear_and_a_take_share_the_queue_without_loss() {
         let _nobody_blocks = raise(record, &raised, Fences::Full);
         let clearer = thread::spawn(move || {
             let cleared = record.clear(FIRST).expect("the generation lasts");
-            cleared.into_iter().map(|entry| settle(entry, ReceiptState::Revoked)).count()
+            cleared
+                .into_iter()
+                .map(|entry| settle(entry, ReceiptState::Revoked))
+                .count()
         });
         let taken = usize::from(take_and_catch(Owner::of(record)));
         assert_eq!(taken + clearer.join().unwrap(), 1);
