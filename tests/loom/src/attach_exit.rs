@@ -104,7 +104,7 @@ fn a_raise_during_exit_is_delivered_or_ended_and_dropped_once() {
 #[test]
 fn the_last_pin_wakes_the_leaving_owner() {
     // Three threads: bounded.
-    model(Some(2), || {
+    model(Some(3), || {
         let (registry, futex) = (Arc::new(Registry::new()), Arc::new(Futex::default()));
         let (id, record) = attach(&registry, None);
         let lookers = [(); 2].map(|()| {

@@ -40,7 +40,7 @@ fn raise_by_name(registry: &Registry, raised: &Raised, futex: &Futex) -> (usize,
 /// A second thread takes the name and the first gives it up, while somebody raises by it.
 #[test]
 fn a_name_that_changes_hands_is_raised_once_or_not_at_all() {
-    model(Some(2), || {
+    model(Some(3), || {
         let (registry, futex, raised) = (
             Arc::new(Registry::new()),
             Arc::new(Futex::default()),
@@ -70,7 +70,7 @@ fn a_name_that_changes_hands_is_raised_once_or_not_at_all() {
 /// Two threads of one name, two raisers: nobody ever sees anything.
 #[test]
 fn an_ambiguous_raise_is_seen_by_nobody() {
-    model(Some(2), || {
+    model(Some(3), || {
         let (registry, futex) = (Arc::new(Registry::new()), Arc::new(Futex::default()));
         let targets = [(); 2].map(|()| attach(&registry, Some(NAME)).1);
         let raisers = [(); 2].map(|()| {
