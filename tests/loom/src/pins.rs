@@ -7,6 +7,8 @@
 
 #![allow(unsafe_code)]
 
+use std::rc::Rc;
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{Ordering, fence};
@@ -77,7 +79,7 @@ fn full_fence() {
 
 fn one_region(fences: Fences, heavy_fence: impl FnOnce(), at_end: impl FnOnce() + 'static) {
     let (record, futex) = (record(), Arc::new(Futex::default()));
-    let frame = std::sync::Arc::new(Frame::new());
+    let frame = Rc::new(Frame::new());
     let owner = thread::spawn({
         let (futex, frame) = (futex.clone(), frame.clone());
         move || {
@@ -114,7 +116,7 @@ fn a_frame_is_never_touched_after_its_region_under_membarrier() {
 fn nested_frames_are_whole_and_stay() {
     model(Some(3), || {
         let (record, futex) = (record(), Arc::new(Futex::default()));
-        let frames = std::sync::Arc::new([Frame::new(), Frame::new()]);
+        let frames = Rc::new([Frame::new(), Frame::new()]);
         let owner = thread::spawn({
             let (futex, frames) = (futex.clone(), frames.clone());
             move || {

@@ -69,7 +69,7 @@ fn a_notice_and_a_raise_never_hide_each_other() {
                     let attention = record.attention();
                     if attention.calls() {
                         delivered |= take_and_catch(owner);
-                    } else if !attention.has(Attention::UNPARKED) && !(told && delivered) {
+                    } else if !(attention.has(Attention::UNPARKED) || told && delivered) {
                         futex.wait(record.attention_word(), attention.futex());
                     }
                 }
