@@ -227,6 +227,14 @@ impl Drop for Membership {
     }
 }
 
+/// Sleeps until nobody looks at the region that the owner has left.
+#[cold]
+pub(crate) fn await_looks(owner: Owner) {
+    while let Some(word) = owner.await_looks() {
+        futex::wait(owner.record().attention_word(), word.futex(), None);
+    }
+}
+
 /// Sleeps until nobody has the owner's record pinned.
 #[cold]
 pub(crate) fn await_pins(owner: Owner) {

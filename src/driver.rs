@@ -13,7 +13,7 @@
 //! 3. look at the region: running — done, it meets the word by itself; waiting — wake; window — nudge; foreign — climb;
 //! 4. still there: again after 1, 2, 4 .. 50 ms, until the exception is delivered or revoked or the region ends.
 //!
-//! - I1. A hook runs only while its record is pinned and the region, read behind a heavy fence after the pin, still has
+//! - I1. A hook runs only while its record is looked at and the region, read behind a heavy fence after that, still has
 //!   that hook: the region cannot end while it runs (I4 of `protocol::record`).
 //! - I2. No lock of this crate is held while a hook runs.
 
@@ -28,7 +28,7 @@ use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Kind, Level, Region};
-use crate::raise::release;
+use crate::raise::{is_alive, release};
 use crate::runtime;
 use crate::safepoint::HOOKED;
 
@@ -250,7 +250,11 @@ fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds:
 
 /// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
 fn look(id: ThreadId, watch: &mut Watch) -> bool {
-    let Some(pin) = REGISTRY.pin(id) else { return false };
+    let Some(pin) = REGISTRY.look(id) else {
+        // Ended, or more lookers than there is room for.
+        watch.due = Instant::now() + DOZE;
+        return is_alive(id);
+    };
     let pause = climb(pin.record(), watch.attempt);
     release(pin);
     match pause {
@@ -312,9 +316,9 @@ fn foreign_rungs(record: &'static Record, region: Region, attempt: u32) {
     }
 }
 
-/// Runs the region's hook, if the region is still the one that has it. The caller holds a pin.
+/// Runs the region's hook, if the region is still the one that has it. The caller holds a look.
 fn run_hook(record: &'static Record) {
-    // The owner may have left before the pin was there: only what is seen behind this fence stays (I1).
+    // The owner may have left before the look was there: only what is seen behind this fence stays (I1).
     membarrier::heavy_fence();
     if !record.region().has(Region::HOOK) || !record.attention().calls() {
         return;

@@ -329,7 +329,9 @@ pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
         Duty::Nothing => {}
         Duty::Wake => futex::wake(record.attention_word()),
         Duty::Nudge { pin, enlist, urgent } => {
-            nudge::send(record, record.os_tid(), runtime::signal());
+            if !nudge::send(record, record.os_tid(), runtime::signal()) {
+                record.unsent();
+            }
             release(pin);
             driver::nudged(id, enlist, urgent);
         }

@@ -43,8 +43,8 @@ impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(entered) = self.entered.take() {
-            if self.owner.leave(&entered, self.fences) == AfterLeave::AwaitPins {
-                current::await_pins(self.owner);
+            if self.owner.leave(&entered, self.fences) == AfterLeave::AwaitLooks {
+                current::await_looks(self.owner);
             }
             self.owner.restore_frame(entered);
         }

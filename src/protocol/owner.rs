@@ -18,8 +18,8 @@ use crate::sync_shim::{Ordering, fence, light_fence, lock};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterLeave {
     Nothing,
-    /// Somebody looks at the region: wait until the pins are gone.
-    AwaitPins,
+    /// Somebody may look at the region, or nudge it: wait until [`Owner::await_looks`] is `None`.
+    AwaitLooks,
 }
 
 /// The owner's view of its own record: the only way to the region word (I5).
@@ -93,28 +93,42 @@ impl Owner {
             // Pairs with the looker's pin and full fence (I4).
             Fences::Full => fence(Ordering::SeqCst),
         }
-        if record.attention().pinned() {
-            AfterLeave::AwaitPins
+        if record.attention().perhaps_held() {
+            AfterLeave::AwaitLooks
         } else {
             AfterLeave::Nothing
         }
     }
 
-    /// Puts the outer frame back, once no pin is left that might look at the inner one.
+    /// Puts the outer frame back, once nobody is left who might look at the inner one.
     #[inline(always)]
     pub(crate) fn restore_frame(self, entered: Entered) {
         self.record.frame.store(entered.frame, Ordering::Relaxed);
     }
 
+    /// Step (e), waiting for those whom the region must outlast: the word to sleep on, or `None` once they are gone.
+    pub(crate) fn await_looks(self) -> Option<Attention> {
+        if !self.record.attention().held() {
+            // Pairs with the last looker's unpin.
+            fence(Ordering::Acquire);
+            return None;
+        }
+        self.announce(Attention::held)
+    }
+
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_pins(self) -> Option<Attention> {
+        self.announce(Attention::pinned)
+    }
+
+    fn announce(self, waits: impl Fn(Attention) -> bool) -> Option<Attention> {
         let word = Attention(
             self.record
                 .attention
                 .fetch_or(Attention::AWAITED, Ordering::Acquire)
                 | Attention::AWAITED,
         );
-        if word.pinned() {
+        if waits(word) {
             return Some(word);
         }
         self.record

@@ -14,7 +14,7 @@
 //!   (2) push entry                                  (b) if a call is there: leave, take, raise
 //!   (3) RMW attention |= PENDING                    (c) block
 //!   (4) fence; load region  -> duty                 (d) leave: store region; fence; load attention
-//!   (5) unlock; perform the duty                    (e) if pinned: wait until nobody looks at the region
+//!   (5) unlock; perform the duty                    (e) if held: wait until nobody looks at the region
 //! ```
 //!
 //! - I1. *No lost wake-up.* (3) before (4) and the two halves of (a) form the store-buffer litmus test: not both may
@@ -23,16 +23,17 @@
 //! - I2. `PENDING` is set exactly while the slot is not empty; both change under the slot's lock.
 //! - I3. A generation ends only after `EXITING` is set, pins are zero and the slot is closed: what is pinned, or
 //!   locked with its slot open, is alive and cannot become another thread.
-//! - I4. A frame seen in the region word under a pin, after a full fence, stays valid until the unpin, since its owner
-//!   waits in (e). By the same argument as I1, with the pin in the place of `PENDING` and (d) in the place of (a).
+//! - I4. A frame seen in the region word under a look, after a full fence, stays valid until the unpin, since its owner
+//!   waits in (e). By the same argument as I1, with the look in the place of `PENDING` and (d) in the place of (a).
 //! - I5. The region word has one writer, the owner.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
-//! | unpin Release | owner's `await_pins` RMW Acquire | the looker is done with the frame (I4) |
+//! | unpin Release | owner's `await_looks` and `await_pins` Acquire | the looker is done with the frame (I4) |
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
+//! | raisers' attention RMWs SeqCst | handler's `hear` RMW Acquire | who found `NUDGE` set has its raise seen |
 
 use std::collections::VecDeque;
 
@@ -70,7 +71,7 @@ pub(crate) struct Record {
     /// *handler*: the strongest rung that has acted since the last delivery.
     pub(crate) rung: AtomicU32,
     /// *handler*: nudges that reached the handler, modulo 2^32.
-    pub(crate) heard: AtomicU32,
+    heard: AtomicU32,
     index: u32,
     /// *handler*: the fail order.
     pub(crate) order: Order,
@@ -173,6 +174,18 @@ impl Record {
     #[inline]
     pub(crate) fn heard(&self) -> u32 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// The handler's first step: a nudge has arrived. Returns the word as it was then.
+    pub(crate) fn hear(&self) -> Attention {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        // Acquire pairs with the raiser's RMWs: whoever found `NUDGE` set relies on what this reads.
+        Attention(self.attention.fetch_and(!Attention::NUDGE, Ordering::Acquire))
+    }
+
+    /// A nudge was not sent after all.
+    pub(crate) fn unsent(&self) {
+        self.attention.fetch_and(!Attention::NUDGE, Ordering::Relaxed);
     }
 
     /// Notes that a rung has acted.
@@ -327,14 +340,19 @@ impl Record {
                 }
             }
             (Kind::Waiting, _) => Duty::Wake,
-            (Kind::Window | Kind::Foreign, _) => match self.pin(generation) {
-                Some(pin) => Duty::Nudge {
-                    pin,
-                    enlist: self.enlist(),
-                    urgent: region.has(Region::FAIL | Region::HOOK),
-                },
-                None => Duty::Nothing,
-            },
+            (Kind::Window | Kind::Foreign, _) => {
+                let enlist = self.enlist();
+                match self.pin_to_nudge(generation) {
+                    Some(pin) => Duty::Nudge {
+                        pin,
+                        enlist,
+                        urgent: region.has(Region::FAIL | Region::HOOK),
+                    },
+                    // One is under way. Should it be lost, the driver sends another.
+                    None if enlist => Duty::Verify,
+                    None => Duty::Nothing,
+                }
+            }
         }
     }
 

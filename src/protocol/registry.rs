@@ -226,6 +226,11 @@ impl Registry {
         members.free.clear();
     }
 
+    /// Pins the record of `id`, and its region's frame, if it is alive.
+    pub(crate) fn look(&self, id: ThreadId) -> Option<Pin<'static>> {
+        self.record(id.index)?.look(id.generation())
+    }
+
     /// Pins the record of `id` if it is alive.
     pub(crate) fn pin(&self, id: ThreadId) -> Option<Pin<'static>> {
         self.record(id.index)?.pin(id.generation())

@@ -182,8 +182,7 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
 
 /// A nudge for the current thread's `record`.
 fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
-    record.heard.fetch_add(1, Ordering::Relaxed);
-    if !record.attention().calls() {
+    if !record.hear().calls() {
         return;
     }
     let region = record.region();
