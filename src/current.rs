@@ -68,9 +68,8 @@ impl ThreadId {
     /// # Ok::<(), throwto::AttachError>(())
     /// ```
     pub fn current() -> Option<Self> {
-        MEMBERSHIP
-            .try_with(|m| m.try_borrow().ok()?.as_ref().map(|m| m.id))
-            .ok()?
+        // The record knows it too: one load, where the membership's cell would ask whether it still lives.
+        Self::of(owner()?.record())
     }
 }
 

@@ -13,7 +13,7 @@
 //!   (1) lock slot, check generation                 (a) enter: store region; fence; load attention
 //!   (2) push entry                                  (b) if a call is there: leave, take, raise
 //!   (3) RMW attention |= PENDING                    (c) block
-//!   (4) fence; load region  -> duty                 (d) leave: store region; fence; load attention
+//!   (4) SeqCst load of region -> duty               (d) leave: store region; fence; load attention
 //!   (5) unlock; perform the duty                    (e) if held: wait until nobody looks at the region
 //! ```
 //!
@@ -45,7 +45,7 @@ use super::slot::{Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
     Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
-    const_constructor, fence, lock,
+    const_constructor, load_after_rmw, lock,
 };
 
 /// Which half-fences close the race of I1 for foreign regions.
@@ -266,10 +266,10 @@ impl Record {
             self.rung.store(0, Ordering::Relaxed);
         }
         let displaced = slot.push(entry, policy);
-        self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
+        let before = Attention(self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst));
         AfterPush::Accepted {
             displaced,
-            duty: self.duty(generation, fences),
+            duty: self.duty(before, generation, fences),
         }
     }
 
@@ -301,8 +301,8 @@ impl Record {
         if self.attention().generation() != generation || slot.is_closed() {
             return None;
         }
-        self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst);
-        Some(self.duty(generation, fences))
+        let before = Attention(self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst));
+        Some(self.duty(before, generation, fences))
     }
 
     /// Sets one attention bit without a duty to follow but a wake: `NOTIFIED`, `UNPARKED`.
@@ -317,13 +317,14 @@ impl Record {
         }
     }
 
-    /// Step (4): what a raiser owes after its RMW. Called under the slot's lock with the slot open, so that the
-    /// generation holds (I3).
-    fn duty(&self, generation: u32, fences: Fences) -> Duty<'_> {
+    /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
+    /// the slot open, so that the generation holds (I3).
+    fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
-        fence(Ordering::SeqCst);
-        let region = self.region();
+        let region = Region(load_after_rmw(&self.region));
         match (region.kind(), region.level()) {
+            // A note that was there at the RMW will do: `delist`, and the driver's fence and look, come later.
+            (Kind::Running, _) if before.has(Attention::ENLISTED) => Duty::Nothing,
             (Kind::Running, _) if fences == Fences::Light => {
                 if self.enlist() {
                     Duty::Verify

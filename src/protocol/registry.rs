@@ -29,6 +29,14 @@ pub struct ThreadId {
 }
 
 impl ThreadId {
+    /// The id of the thread that `record` is for, as of its present generation.
+    pub(crate) fn of(record: &Record) -> Option<Self> {
+        Some(Self {
+            index: record.index(),
+            generation: NonZeroU32::new(record.attention().generation())?,
+        })
+    }
+
     pub(crate) fn index(self) -> u32 {
         self.index
     }
