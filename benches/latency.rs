@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{Budget, Table, now, percentile};
 use criterion::Criterion;
-use throwto::{ExcType, Interrupted, ThreadId, foreign, raise_exc, safepoint};
+use throwto::{ExcType, Interrupted, Raised, ThreadId, foreign, raise_exc, safepoint};
 
 /// What the two threads share.
 #[derive(Default)]
@@ -38,38 +38,29 @@ struct Target {
 /// A way to block and the way out of it.
 struct Subject {
     name: &'static str,
-    block: fn(&Shared, fd: i32),
+    /// Gives back what was raised, so that dropping it is off the clock.
+    block: fn(&Shared, fd: i32) -> Option<Raised>,
     wake: fn(&Target),
+    ours: bool,
 }
 
 static READ: [Subject; 3] = [
-    Subject {
-        name: "pthread_kill, read",
-        block: |_, fd| assert_eq!(read(fd), -1),
-        wake: kill,
-    },
+    Subject { name: "pthread_kill, read", block: |_, fd| none_if(read(fd) == -1), wake: kill, ours: false },
     Subject {
         name: "foreign::call(read)",
-        block: |_, fd| {
-            // Raised before it began is as good, if ever the raiser was that quick.
-            if foreign::call(|| read(fd)).is_ok() {
-                assert!(safepoint().is_err());
-            }
-        },
+        // Raised before it began is as good, if ever the raiser was that quick.
+        block: |_, fd| foreign::call(|| read(fd)).and_then(|_| safepoint()).err(),
         wake: raise,
+        ours: true,
     },
     Subject {
         name: "Call::fail_syscalls(read)",
         block: |_, fd| {
-            if foreign::Call::new("read")
-                .fail_syscalls()
-                .run(|| read(fd))
-                .is_ok()
-            {
-                assert!(safepoint().is_err());
-            }
+            let mut call = foreign::Call::new("read").fail_syscalls();
+            call.run(|| read(fd)).and_then(|_| safepoint()).err()
         },
         wake: raise,
+        ours: true,
     },
 ];
 
@@ -81,23 +72,27 @@ static WAIT: [Subject; 3] = [
                 futex(&shared.word, libc::FUTEX_WAIT, 0);
             }
             shared.word.store(0, Ordering::Relaxed);
+            None
         },
         wake: |target| {
             target.shared.word.store(1, Ordering::Release);
             futex(&target.shared.word, libc::FUTEX_WAKE, 1);
         },
+        ours: false,
     },
     Subject {
         name: "thread::sleep",
-        block: |_, _| assert!(throwto::thread::sleep(Duration::from_secs(3600)).is_err()),
+        block: |_, _| throwto::thread::sleep(Duration::from_secs(3600)).err(),
         wake: raise,
+        ours: true,
     },
-    Subject {
-        name: "thread::park",
-        block: |_, _| assert!(throwto::thread::park().is_err()),
-        wake: raise,
-    },
+    Subject { name: "thread::park", block: |_, _| throwto::thread::park().err(), wake: raise, ours: true },
 ];
+
+fn none_if(interrupted: bool) -> Option<Raised> {
+    assert!(interrupted);
+    None
+}
 
 fn read(fd: i32) -> isize {
     let mut byte = 0u8;
@@ -108,15 +103,7 @@ fn read(fd: i32) -> isize {
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
     let null = std::ptr::null::<libc::timespec>();
     // SAFETY: waits on, or wakes by, the address of a live word.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            operation | libc::FUTEX_PRIVATE_FLAG,
-            value,
-            null,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation | libc::FUTEX_PRIVATE_FLAG, value, null) };
 }
 
 fn kill(target: &Target) {
@@ -155,35 +142,24 @@ impl Target {
             let pthread = unsafe { libc::pthread_self() };
             // SAFETY: no arguments.
             let os_tid = unsafe { libc::gettid() };
-            tell.send((attachment.id(), pthread, os_tid))
-                .expect("the raiser listens");
+            tell.send((attachment.id(), pthread, os_tid)).expect("the raiser listens");
             for subject in todo {
                 theirs.entered.fetch_add(1, Ordering::Release);
-                (subject.block)(&theirs, pipe[0]);
+                let raised = (subject.block)(&theirs, pipe[0]);
                 theirs.left_at.store(now(), Ordering::Relaxed);
+                assert_eq!(raised.is_some(), subject.ours);
+                drop(raised);
                 theirs.left.fetch_add(1, Ordering::Release);
             }
         });
         let (id, pthread, os_tid) = told.recv().expect("it tells");
-        Self {
-            shared,
-            orders: Some(orders),
-            thread: Some(thread),
-            id,
-            pthread,
-            os_tid,
-            turn: 0,
-        }
+        Self { shared, orders: Some(orders), thread: Some(thread), id, pthread, os_tid, turn: 0 }
     }
 
     /// One wake-up, in nanoseconds.
     fn sample(&mut self, subject: &'static Subject) -> u64 {
         self.turn += 1;
-        self.orders
-            .as_ref()
-            .expect("running")
-            .send(subject)
-            .expect("the target listens");
+        self.orders.as_ref().expect("running").send(subject).expect("the target listens");
         while self.shared.entered.load(Ordering::Acquire) != self.turn {
             std::thread::yield_now();
         }
@@ -201,12 +177,8 @@ impl Target {
     }
 
     fn sleeps(&self) -> bool {
-        let state =
-            std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.os_tid)).expect("it lives");
-        state
-            .rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with('S'))
+        let state = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.os_tid)).expect("it lives");
+        state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
     }
 }
 
@@ -233,12 +205,7 @@ fn compare(table: &mut Table, subjects: &'static [Subject], times: f64) {
     for (subject, ours) in subjects[1..].iter().zip(ours) {
         for p in [50.0, 99.0] {
             let (reference, ours) = (percentile(reference, p), percentile(ours, p));
-            table.row(
-                &format!("raise -> runs, {}, p{p}", subject.name),
-                reference,
-                ours,
-                Budget::Times(times),
-            );
+            table.row(&format!("raise -> runs, {}, p{p}", subject.name), reference, ours, Budget::Times(times));
         }
     }
 }
