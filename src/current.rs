@@ -4,7 +4,7 @@
 //! `protocol` the order of the steps, to `runtime` the process-wide set-up.
 //! [`Attachment`]'s drop may block for the microseconds that somebody holds a pin.
 //!
-//! **Signal context:** [`owns`] and [`of_thread`] only.
+//! **Signal context:** [`of_token`] and [`of_thread`] only.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -46,9 +46,9 @@ pub(crate) fn owner() -> Option<Owner> {
     }
 }
 
-/// For the handler: the record at this address.
-pub(crate) fn owns(address: usize) -> Option<&'static Record> {
-    REGISTRY.owns(address)
+/// For the handler: the record that a signal names.
+pub(crate) fn of_token(token: usize) -> Option<&'static Record> {
+    REGISTRY.of_token(token)
 }
 
 /// For the handler, when the kernel lost a signal's details: the record of this `pthread_self`. Looks at every record.

@@ -94,7 +94,7 @@ pub(crate) fn ready() -> Result<&'static Config, AttachError> {
 
 fn set_up(config: &Config) -> Result<(), AttachError> {
     let signal = config.signal;
-    handler::install(signal, current::owns, current::of_thread).map_err(|failed| AttachError::Signal {
+    handler::install(signal, current::of_token, current::of_thread).map_err(|failed| AttachError::Signal {
         signal,
         errno: failed.errno,
     })?;

@@ -101,7 +101,7 @@ pub(crate) mod handler {
 
     pub(crate) fn install(
         _signal: i32,
-        _owns: fn(usize) -> Option<&'static Record>,
+        _of_token: fn(usize) -> Option<&'static Record>,
         _of_thread: fn(usize) -> Option<&'static Record>,
     ) -> Result<(), InstallFailed> {
         Ok(())

@@ -133,6 +133,11 @@ impl Record {
         self.index
     }
 
+    /// How a signal names this record: odd, so that it is no address.
+    pub(crate) fn token(&self) -> usize {
+        (self.index as usize) << 1 | 1
+    }
+
     #[inline(always)]
     pub(crate) fn attention(&self) -> Attention {
         Attention(self.attention.load(Ordering::Relaxed))
