@@ -1,5 +1,8 @@
 //! Rows 3 and 4: from the raise to the target running again, blocked in `read` and in waits of ours.
 //!
+//! Once with raiser and target on processors of their own, once with both on the same: there a wake-up is a mere switch
+//! of threads, and the reference at its shortest.
+//!
 //! One target thread blocks as it is told, in the reference's way and in ours by turns. The raiser waits until the
 //! kernel says that it sleeps, takes the time and wakes it; the target takes the time when it is back, in our case with
 //! the exception in its hands. Two clocks of one machine: CLOCK_MONOTONIC is the same on every processor.
@@ -126,14 +129,29 @@ fn install() {
     unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
 }
 
+/// Keeps the calling thread on one processor; `None` lets it go where it wants.
+fn stay_on(processor: Option<usize>) {
+    // SAFETY: all zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for each in processor.map_or(0..libc::CPU_SETSIZE as usize, |one| one..one + 1) {
+        // SAFETY: `each` is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(each, &mut set) };
+    }
+    // SAFETY: reads the set; a processor that is not there is refused, and the thread stays where it was.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
 impl Target {
-    fn start() -> Self {
+    /// The raiser, who calls this, and the target stay on these processors.
+    fn start(processors: Option<[usize; 2]>) -> Self {
         install();
+        stay_on(processors.map(|both| both[0]));
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let (orders, todo) = channel::<&'static Subject>();
         let (tell, told) = channel();
         let thread = std::thread::spawn(move || {
+            stay_on(processors.map(|both| both[1]));
             let attachment = throwto::attach().expect("attached");
             let mut pipe = [0; 2];
             // SAFETY: writes two descriptors.
@@ -185,15 +203,17 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         drop(self.orders.take());
+        stay_on(None);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("it only waits");
         }
     }
 }
 
-fn compare(table: &mut Table, subjects: &'static [Subject], times: f64) {
+fn compare(table: &mut Table, subjects: &'static [Subject], times: f64, processors: [usize; 2]) {
     const SAMPLES: usize = 3000;
-    let mut target = Target::start();
+    let mut target = Target::start(Some(processors));
+    let place = if processors[0] == processors[1] { "one processor" } else { "two processors" };
     let mut samples = vec![Vec::with_capacity(SAMPLES); subjects.len()];
     for round in 0..SAMPLES {
         for turn in 0..subjects.len() {
@@ -205,7 +225,7 @@ fn compare(table: &mut Table, subjects: &'static [Subject], times: f64) {
     for (subject, ours) in subjects[1..].iter().zip(ours) {
         for p in [50.0, 99.0] {
             let (reference, ours) = (percentile(reference, p), percentile(ours, p));
-            table.row(&format!("raise -> runs, {}, p{p}", subject.name), reference, ours, Budget::Times(times));
+            table.row(&format!("raise -> runs, {place}, {}, p{p}", subject.name), reference, ours, Budget::Times(times));
         }
     }
 }
@@ -215,7 +235,7 @@ fn main() {
     let mut group = criterion.benchmark_group("raise to running");
     group.warm_up_time(Duration::from_millis(200));
     group.measurement_time(Duration::from_secs(1));
-    let mut target = Target::start();
+    let mut target = Target::start(None);
     for subject in READ[..2].iter().chain(&WAIT[..2]) {
         group.bench_function(subject.name, |b| {
             b.iter_custom(|n| Duration::from_nanos((0..n).map(|_| target.sample(subject)).sum()));
@@ -225,8 +245,10 @@ fn main() {
     group.finish();
     if common::measuring() {
         let mut table = Table::new("ns");
-        compare(&mut table, &READ, 1.15);
-        compare(&mut table, &WAIT, 1.2);
+        for processors in [[0, 1], [0, 0]] {
+            compare(&mut table, &READ, 1.15, processors);
+            compare(&mut table, &WAIT, 1.2, processors);
+        }
         table.print();
     }
     criterion.final_summary();
