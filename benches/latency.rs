@@ -48,7 +48,12 @@ struct Subject {
 }
 
 static READ: [Subject; 3] = [
-    Subject { name: "pthread_kill, read", block: |_, fd| none_if(read(fd) == -1), wake: kill, ours: false },
+    Subject {
+        name: "pthread_kill, read",
+        block: |_, fd| none_if(read(fd) == -1),
+        wake: kill,
+        ours: false,
+    },
     Subject {
         name: "foreign::call(read)",
         // Raised before it began is as good, if ever the raiser was that quick.
@@ -89,7 +94,12 @@ static WAIT: [Subject; 3] = [
         wake: raise,
         ours: true,
     },
-    Subject { name: "thread::park", block: |_, _| throwto::thread::park().err(), wake: raise, ours: true },
+    Subject {
+        name: "thread::park",
+        block: |_, _| throwto::thread::park().err(),
+        wake: raise,
+        ours: true,
+    },
 ];
 
 fn none_if(interrupted: bool) -> Option<Raised> {
@@ -106,7 +116,15 @@ fn read(fd: i32) -> isize {
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
     let null = std::ptr::null::<libc::timespec>();
     // SAFETY: waits on, or wakes by, the address of a live word.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation | libc::FUTEX_PRIVATE_FLAG, value, null) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            operation | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            null,
+        )
+    };
 }
 
 fn kill(target: &Target) {
@@ -160,7 +178,8 @@ impl Target {
             let pthread = unsafe { libc::pthread_self() };
             // SAFETY: no arguments.
             let os_tid = unsafe { libc::gettid() };
-            tell.send((attachment.id(), pthread, os_tid)).expect("the raiser listens");
+            tell.send((attachment.id(), pthread, os_tid))
+                .expect("the raiser listens");
             for subject in todo {
                 theirs.entered.fetch_add(1, Ordering::Release);
                 let raised = (subject.block)(&theirs, pipe[0]);
@@ -171,13 +190,25 @@ impl Target {
             }
         });
         let (id, pthread, os_tid) = told.recv().expect("it tells");
-        Self { shared, orders: Some(orders), thread: Some(thread), id, pthread, os_tid, turn: 0 }
+        Self {
+            shared,
+            orders: Some(orders),
+            thread: Some(thread),
+            id,
+            pthread,
+            os_tid,
+            turn: 0,
+        }
     }
 
     /// One wake-up, in nanoseconds.
     fn sample(&mut self, subject: &'static Subject) -> u64 {
         self.turn += 1;
-        self.orders.as_ref().expect("running").send(subject).expect("the target listens");
+        self.orders
+            .as_ref()
+            .expect("running")
+            .send(subject)
+            .expect("the target listens");
         while self.shared.entered.load(Ordering::Acquire) != self.turn {
             std::thread::yield_now();
         }
@@ -195,8 +226,12 @@ impl Target {
     }
 
     fn sleeps(&self) -> bool {
-        let state = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.os_tid)).expect("it lives");
-        state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+        let state =
+            std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.os_tid)).expect("it lives");
+        state
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('S'))
     }
 }
 
@@ -213,7 +248,11 @@ impl Drop for Target {
 fn compare(table: &mut Table, subjects: &'static [Subject], times: f64, processors: [usize; 2]) {
     const SAMPLES: usize = 3000;
     let mut target = Target::start(Some(processors));
-    let place = if processors[0] == processors[1] { "one processor" } else { "two processors" };
+    let place = if processors[0] == processors[1] {
+        "one processor"
+    } else {
+        "two processors"
+    };
     let mut samples = vec![Vec::with_capacity(SAMPLES); subjects.len()];
     for round in 0..SAMPLES {
         for turn in 0..subjects.len() {
@@ -225,7 +264,12 @@ fn compare(table: &mut Table, subjects: &'static [Subject], times: f64, processo
     for (subject, ours) in subjects[1..].iter().zip(ours) {
         for p in [50.0, 99.0] {
             let (reference, ours) = (percentile(reference, p), percentile(ours, p));
-            table.row(&format!("raise -> runs, {place}, {}, p{p}", subject.name), reference, ours, Budget::Times(times));
+            table.row(
+                &format!("raise -> runs, {place}, {}, p{p}", subject.name),
+                reference,
+                ours,
+                Budget::Times(times),
+            );
         }
     }
 }

@@ -82,14 +82,22 @@ impl Crowd {
                     let pthread = unsafe { libc::pthread_self() };
                     // SAFETY: no arguments.
                     let os_tid = unsafe { libc::gettid() };
-                    tell.send((attachment.id(), pthread, os_tid)).expect("somebody listens");
+                    tell.send((attachment.id(), pthread, os_tid))
+                        .expect("somebody listens");
                     member(&shared);
                 };
-                std::thread::Builder::new().stack_size(64 << 10).spawn(body).expect("a thread")
+                std::thread::Builder::new()
+                    .stack_size(64 << 10)
+                    .spawn(body)
+                    .expect("a thread")
             })
             .collect();
         let members = told.iter().take(count).collect();
-        Self { shared, threads, members }
+        Self {
+            shared,
+            threads,
+            members,
+        }
     }
 
     /// Nanoseconds from the first raise to the last thread's count.
@@ -147,8 +155,14 @@ fn main() {
                 samples[mode as usize].push(crowd.round(mode));
             }
         }
-        let [raw, ours] = samples.each_mut().map(|samples| percentile(samples, 50.0) / count as f64);
-        let name = format!("raises a second into {count} blocked threads: {:.0} raw, {:.0} ours", 1e9 / raw, 1e9 / ours);
+        let [raw, ours] = samples
+            .each_mut()
+            .map(|samples| percentile(samples, 50.0) / count as f64);
+        let name = format!(
+            "raises a second into {count} blocked threads: {:.0} raw, {:.0} ours",
+            1e9 / raw,
+            1e9 / ours
+        );
         table.row(&name, raw, ours, Budget::Times(1.0 / 0.9));
     }
     let stats = throwto::stats();

@@ -94,9 +94,11 @@ pub(crate) fn ready() -> Result<&'static Config, AttachError> {
 
 fn set_up(config: &Config) -> Result<(), AttachError> {
     let signal = config.signal;
-    handler::install(signal, current::of_token, current::of_thread).map_err(|failed| AttachError::Signal {
-        signal,
-        errno: failed.errno,
+    handler::install(signal, current::of_token, current::of_thread).map_err(|failed| {
+        AttachError::Signal {
+            signal,
+            errno: failed.errno,
+        }
     })?;
     if !crate::fork::register() {
         return Err(AttachError::OutOfMemory);

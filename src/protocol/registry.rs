@@ -185,7 +185,10 @@ impl Registry {
     /// it has died without leaving, and is no longer found under that number.
     pub(crate) fn bind(&self, id: ThreadId, os_tid: i32) {
         let mut members = self.members();
-        if let Some(stale) = members.by_tid.insert(os_tid, id.index).filter(|old| *old != id.index)
+        if let Some(stale) = members
+            .by_tid
+            .insert(os_tid, id.index)
+            .filter(|old| *old != id.index)
             && let Some(Some(member)) = members.by_index.get_mut(stale as usize)
         {
             member.os_tid = 0;
@@ -245,7 +248,9 @@ impl Members {
     fn reserve(&mut self, count: usize) -> Result<(), Full> {
         let more = count - self.by_index.len();
         self.by_index.try_reserve_exact(more).map_err(|_| Full::Memory)?;
-        self.generations.try_reserve_exact(more).map_err(|_| Full::Memory)?;
+        self.generations
+            .try_reserve_exact(more)
+            .map_err(|_| Full::Memory)?;
         let more = count.saturating_sub(self.free.len());
         self.free.try_reserve_exact(more).map_err(|_| Full::Memory)
     }
