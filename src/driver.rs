@@ -27,7 +27,7 @@ use crate::foreign;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
-use crate::protocol::word::{Kind, Level, Region};
+use crate::protocol::word::{Attention, Kind, Level, Region};
 use crate::raise::{is_alive, release};
 use crate::runtime;
 use crate::safepoint::HOOKED;
@@ -69,6 +69,9 @@ static BELL: Condvar = Condvar::new();
 const DOZE: Duration = Duration::from_millis(1);
 /// Rounds without work before the driver sleeps deeply.
 const PATIENCE: u32 = 32;
+/// Attempts, 31 ms of them, after which a signal that has not arrived counts as lost: to a handler that has taken our
+/// place and does not pass it on.
+const SURELY_LOST: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Inbox {
@@ -284,14 +287,18 @@ fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
         }
         Level::Unmasked | Level::Masked => {}
     }
+    // A signal that has not arrived waits for its thread to get a processor: to look where that thread is blocked would
+    // take the processor's time, and another signal would be the same one. Unless it was lost.
+    let on_its_way = record.attention().has(Attention::NUDGE) && attempt < SURELY_LOST;
     match region.kind() {
         Kind::Running => return None,
         Kind::Waiting => {
             futex::wake(record.attention_word());
             return None;
         }
+        Kind::Window if on_its_way => {}
         Kind::Window => again(record),
-        Kind::Foreign => foreign_rungs(record, region, attempt),
+        Kind::Foreign => foreign_rungs(record, region, attempt, on_its_way),
     }
     Some(Duration::from_millis(1 << attempt.min(6)).min(LONGEST_PAUSE))
 }
@@ -303,13 +310,15 @@ fn again(record: &'static Record) {
 
 /// The rungs that this region allows, in their order. A thread that is running in there gets no signal: no call of its
 /// could be broken.
-fn foreign_rungs(record: &'static Record, region: Region, attempt: u32) {
-    let blocked = probe::probe(record.os_tid());
-    if !matches!(blocked, probe::Probe::Running) {
-        if region.has(Region::FAIL) {
-            let _armed = direct::arm(&record.order, blocked);
+fn foreign_rungs(record: &'static Record, region: Region, attempt: u32, on_its_way: bool) {
+    if !on_its_way {
+        let blocked = probe::probe(record.os_tid());
+        if !matches!(blocked, probe::Probe::Running) {
+            if region.has(Region::FAIL) {
+                let _armed = direct::arm(&record.order, blocked);
+            }
+            again(record);
         }
-        again(record);
     }
     if region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL)) {
         run_hook(record);
