@@ -7,15 +7,15 @@
 //! kernel says that it sleeps, takes the time and wakes it; the target takes the time when it is back, in our case with
 //! the exception in its hands. Two clocks of one machine: CLOCK_MONOTONIC is the same on every processor.
 
-mod common;
+mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use common::{Budget, Table, now, percentile};
 use criterion::Criterion;
+use table::{Budget, Table, now, percentile};
 use throwto::{ExcType, Interrupted, Raised, ThreadId, foreign, raise_exc, safepoint};
 
 /// What the two threads share.
@@ -287,7 +287,7 @@ fn main() {
     }
     drop(target);
     group.finish();
-    if common::measuring() {
+    if table::measuring() {
         let mut table = Table::new("ns");
         for processors in [[0, 1], [0, 0]] {
             compare(&mut table, &READ, 1.15, processors);
