@@ -9,6 +9,7 @@
 //! or not; masked, only when it would really block. "Raised" means that the operation did not happen.
 
 use crate::current;
+use crate::mask::enlist;
 use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::word::{Attention, Kind, Level};
@@ -43,11 +44,23 @@ impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(entered) = self.entered.take() {
-            if self.owner.leave(&entered, self.fences) == AfterLeave::AwaitLooks {
-                current::await_looks(self.owner);
+            let after = self.owner.leave(&entered, self.fences);
+            if let AfterLeave::Owes { await_looks, note } = after {
+                pay(self.owner, await_looks, note);
             }
-            self.owner.restore_frame(entered);
         }
+    }
+}
+
+/// What the end of a region owes: waiting for lookers, and a note to the driver when the thread goes back into an outer
+/// region with an exception pending.
+#[cold]
+fn pay(owner: Owner, await_looks: bool, note: bool) {
+    if await_looks {
+        current::await_looks(owner);
+    }
+    if note {
+        enlist(owner);
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use once_cell::race::OnceRef;
 
 use super::record::{Pin, Record};
-use crate::sync_shim::{Mutex, MutexGuard, const_constructor, lock};
+use crate::sync_shim::{Mutex, MutexGuard, const_constructor, lock, sized};
 
 /// The identity of an attached thread. Never reused in the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,10 +59,10 @@ impl fmt::Debug for ThreadId {
 }
 
 /// Records in all slabs of the first octave; each octave holds twice as many as the last.
-const FIRST_OCTAVE: usize = 64;
+const FIRST_OCTAVE: usize = sized(64, 1);
 const OCTAVES: usize = 20;
 /// Slabs to an octave: a new slab adds a sixteenth to what there is, at most, so little memory lies idle.
-const STEPS: usize = 16;
+const STEPS: usize = sized(16, 1);
 const SLABS: usize = OCTAVES * STEPS;
 /// What the slabs can hold.
 pub(crate) const CAPACITY: usize = FIRST_OCTAVE * ((1 << OCTAVES) - 1);

@@ -81,11 +81,6 @@ impl Attention {
         self.has(Self::LOOKS) || self.has(Self::NUDGE) && self.has(Self::PINS)
     }
 
-    /// What is set whenever [`Self::held`] is true, and seldom else.
-    pub(crate) const fn perhaps_held(self) -> bool {
-        self.has(Self::LOOKS | Self::NUDGE)
-    }
-
     /// The half that a futex compares.
     pub(crate) const fn futex(self) -> u32 {
         self.0 as u32
@@ -223,7 +218,6 @@ mod tests {
             (look, true),
         ] {
             assert_eq!(with(bits).held(), held, "{bits:#x}");
-            assert!(!held || with(bits).perhaps_held());
         }
     }
 }

@@ -4,3 +4,4 @@ mod fs;
 mod io;
 mod process;
 mod stuck;
+mod sync;
