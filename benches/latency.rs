@@ -1,19 +1,22 @@
 //! Rows 3 and 4: from the raise to the target running again, blocked in `read` and in waits of ours.
 //!
+//! Once with raiser and target on processors of their own, once with both on the same: there a wake-up is a mere switch
+//! of threads, and the reference at its shortest.
+//!
 //! One target thread blocks as it is told, in the reference's way and in ours by turns. The raiser waits until the
 //! kernel says that it sleeps, takes the time and wakes it; the target takes the time when it is back, in our case with
 //! the exception in its hands. Two clocks of one machine: CLOCK_MONOTONIC is the same on every processor.
 
-mod common;
+mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use common::{Budget, Table, now, percentile};
 use criterion::Criterion;
-use throwto::{ExcType, Interrupted, ThreadId, foreign, raise_exc, safepoint};
+use table::{Budget, Table, now, percentile};
+use throwto::{ExcType, Interrupted, Raised, ThreadId, foreign, raise_exc, safepoint};
 
 /// What the two threads share.
 #[derive(Default)]
@@ -38,38 +41,34 @@ struct Target {
 /// A way to block and the way out of it.
 struct Subject {
     name: &'static str,
-    block: fn(&Shared, fd: i32),
+    /// Gives back what was raised, so that dropping it is off the clock.
+    block: fn(&Shared, fd: i32) -> Option<Raised>,
     wake: fn(&Target),
+    ours: bool,
 }
 
 static READ: [Subject; 3] = [
     Subject {
         name: "pthread_kill, read",
-        block: |_, fd| assert_eq!(read(fd), -1),
+        block: |_, fd| none_if(read(fd) == -1),
         wake: kill,
+        ours: false,
     },
     Subject {
         name: "foreign::call(read)",
-        block: |_, fd| {
-            // Raised before it began is as good, if ever the raiser was that quick.
-            if foreign::call(|| read(fd)).is_ok() {
-                assert!(safepoint().is_err());
-            }
-        },
+        // Raised before it began is as good, if ever the raiser was that quick.
+        block: |_, fd| foreign::call(|| read(fd)).and_then(|_| safepoint()).err(),
         wake: raise,
+        ours: true,
     },
     Subject {
         name: "Call::fail_syscalls(read)",
         block: |_, fd| {
-            if foreign::Call::new("read")
-                .fail_syscalls()
-                .run(|| read(fd))
-                .is_ok()
-            {
-                assert!(safepoint().is_err());
-            }
+            let mut call = foreign::Call::new("read").fail_syscalls();
+            call.run(|| read(fd)).and_then(|_| safepoint()).err()
         },
         wake: raise,
+        ours: true,
     },
 ];
 
@@ -81,23 +80,32 @@ static WAIT: [Subject; 3] = [
                 futex(&shared.word, libc::FUTEX_WAIT, 0);
             }
             shared.word.store(0, Ordering::Relaxed);
+            None
         },
         wake: |target| {
             target.shared.word.store(1, Ordering::Release);
             futex(&target.shared.word, libc::FUTEX_WAKE, 1);
         },
+        ours: false,
     },
     Subject {
         name: "thread::sleep",
-        block: |_, _| assert!(throwto::thread::sleep(Duration::from_secs(3600)).is_err()),
+        block: |_, _| throwto::thread::sleep(Duration::from_secs(3600)).err(),
         wake: raise,
+        ours: true,
     },
     Subject {
         name: "thread::park",
-        block: |_, _| assert!(throwto::thread::park().is_err()),
+        block: |_, _| throwto::thread::park().err(),
         wake: raise,
+        ours: true,
     },
 ];
+
+fn none_if(interrupted: bool) -> Option<Raised> {
+    assert!(interrupted);
+    None
+}
 
 fn read(fd: i32) -> isize {
     let mut byte = 0u8;
@@ -139,14 +147,29 @@ fn install() {
     unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
 }
 
+/// Keeps the calling thread on one processor; `None` lets it go where it wants.
+fn stay_on(processor: Option<usize>) {
+    // SAFETY: all zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for each in processor.map_or(0..libc::CPU_SETSIZE as usize, |one| one..one + 1) {
+        // SAFETY: `each` is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(each, &mut set) };
+    }
+    // SAFETY: reads the set; a processor that is not there is refused, and the thread stays where it was.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
 impl Target {
-    fn start() -> Self {
+    /// The raiser, who calls this, and the target stay on these processors.
+    fn start(processors: Option<[usize; 2]>) -> Self {
         install();
+        stay_on(processors.map(|both| both[0]));
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let (orders, todo) = channel::<&'static Subject>();
         let (tell, told) = channel();
         let thread = std::thread::spawn(move || {
+            stay_on(processors.map(|both| both[1]));
             let attachment = throwto::attach().expect("attached");
             let mut pipe = [0; 2];
             // SAFETY: writes two descriptors.
@@ -159,8 +182,10 @@ impl Target {
                 .expect("the raiser listens");
             for subject in todo {
                 theirs.entered.fetch_add(1, Ordering::Release);
-                (subject.block)(&theirs, pipe[0]);
+                let raised = (subject.block)(&theirs, pipe[0]);
                 theirs.left_at.store(now(), Ordering::Relaxed);
+                assert_eq!(raised.is_some(), subject.ours);
+                drop(raised);
                 theirs.left.fetch_add(1, Ordering::Release);
             }
         });
@@ -213,15 +238,21 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         drop(self.orders.take());
+        stay_on(None);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("it only waits");
         }
     }
 }
 
-fn compare(table: &mut Table, subjects: &'static [Subject], times: f64) {
+fn compare(table: &mut Table, subjects: &'static [Subject], times: f64, processors: [usize; 2]) {
     const SAMPLES: usize = 3000;
-    let mut target = Target::start();
+    let mut target = Target::start(Some(processors));
+    let place = if processors[0] == processors[1] {
+        "one processor"
+    } else {
+        "two processors"
+    };
     let mut samples = vec![Vec::with_capacity(SAMPLES); subjects.len()];
     for round in 0..SAMPLES {
         for turn in 0..subjects.len() {
@@ -234,7 +265,7 @@ fn compare(table: &mut Table, subjects: &'static [Subject], times: f64) {
         for p in [50.0, 99.0] {
             let (reference, ours) = (percentile(reference, p), percentile(ours, p));
             table.row(
-                &format!("raise -> runs, {}, p{p}", subject.name),
+                &format!("raise -> runs, {place}, {}, p{p}", subject.name),
                 reference,
                 ours,
                 Budget::Times(times),
@@ -248,7 +279,7 @@ fn main() {
     let mut group = criterion.benchmark_group("raise to running");
     group.warm_up_time(Duration::from_millis(200));
     group.measurement_time(Duration::from_secs(1));
-    let mut target = Target::start();
+    let mut target = Target::start(None);
     for subject in READ[..2].iter().chain(&WAIT[..2]) {
         group.bench_function(subject.name, |b| {
             b.iter_custom(|n| Duration::from_nanos((0..n).map(|_| target.sample(subject)).sum()));
@@ -256,10 +287,12 @@ fn main() {
     }
     drop(target);
     group.finish();
-    if common::measuring() {
+    if table::measuring() {
         let mut table = Table::new("ns");
-        compare(&mut table, &READ, 1.15);
-        compare(&mut table, &WAIT, 1.2);
+        for processors in [[0, 1], [0, 0]] {
+            compare(&mut table, &READ, 1.15, processors);
+            compare(&mut table, &WAIT, 1.2, processors);
+        }
         table.print();
     }
     criterion.final_summary();

@@ -3,14 +3,14 @@
 //! Threads are attached in small numbers up to a large one; the growth of the heap with unattached threads that do the
 //! same is taken off. Everything counts: the record, its place in the registry, what the registry keeps in reserve.
 
-mod common;
+mod table;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use common::{Budget, Table};
+use table::{Budget, Table};
 
 struct Counting;
 
@@ -68,7 +68,7 @@ fn held(count: usize, attached: bool, raised: bool) -> usize {
 }
 
 fn main() {
-    if !common::measuring() {
+    if !table::measuring() {
         return;
     }
     let mut table = Table::new("bytes");

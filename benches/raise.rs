@@ -6,14 +6,14 @@
 //! target that takes its exceptions at once would have the raiser pay for the cache lines that it takes away; the row
 //! "raise and deliver at oneself" has that half too, without the second processor.
 
-mod common;
+mod table;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 
-use common::{Budget, Table, fastest};
 use criterion::Criterion;
+use table::{Budget, Table, fastest};
 use throwto::{ExcType, Interrupted, OsTid, Receipt, Target, ThreadId, raise_exc, safepoint};
 
 /// Threads that are raised into, spread over all that there are: the same number for every size of the crowd.
@@ -168,7 +168,7 @@ fn main() {
     group.bench_function("superseding, 10 threads", |b| b.iter(|| raise_exc(id, exc())));
     drop(crowd);
     group.finish();
-    if common::measuring() {
+    if table::measuring() {
         let mut table = Table::new("ns");
         compare(&mut table);
         table.print();

@@ -1,11 +1,11 @@
 //! Row 2: entering and leaving a foreign region, beside the bare call.
 
-mod common;
+mod table;
 
 use std::hint::black_box;
 
-use common::{Budget, Table, fastest};
 use criterion::Criterion;
+use table::{Budget, Table, fastest};
 use throwto::foreign::{self, Call};
 
 /// Stands for a short C function: not inlined, C's calling convention.
@@ -82,7 +82,7 @@ fn main() {
     });
     drop(attachment);
     group.finish();
-    if common::measuring() {
+    if table::measuring() {
         let mut table = Table::new("ns");
         compare(&mut table, "unattached");
         let _attachment = throwto::attach().expect("attached");

@@ -1,12 +1,12 @@
 //! Row 1: a safepoint with nothing pending, beside the least that a poll of a thread's own flag can cost.
 
-mod common;
+mod table;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Budget, Table, fastest};
 use criterion::{Criterion, Throughput};
+use table::{Budget, Table, fastest};
 
 thread_local! {
     static WORD: AtomicU64 = const { AtomicU64::new(0) };
@@ -99,7 +99,7 @@ fn main() {
     });
     drop(attachment);
     group.finish();
-    if common::measuring() {
+    if table::measuring() {
         let mut table = Table::new("ns");
         compare(&mut table, "unattached");
         let _attachment = throwto::attach().expect("attached");

@@ -4,7 +4,7 @@
 //! `protocol` the order of the steps, to `runtime` the process-wide set-up.
 //! [`Attachment`]'s drop may block for the microseconds that somebody holds a pin.
 //!
-//! **Signal context:** [`owns`] and [`of_thread`] only.
+//! **Signal context:** [`of_token`] and [`of_thread`] only.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -46,9 +46,9 @@ pub(crate) fn owner() -> Option<Owner> {
     }
 }
 
-/// For the handler: the record at this address.
-pub(crate) fn owns(address: usize) -> Option<&'static Record> {
-    REGISTRY.owns(address)
+/// For the handler: the record that a signal names.
+pub(crate) fn of_token(token: usize) -> Option<&'static Record> {
+    REGISTRY.of_token(token)
 }
 
 /// For the handler, when the kernel lost a signal's details: the record of this `pthread_self`. Looks at every record.
@@ -68,9 +68,8 @@ impl ThreadId {
     /// # Ok::<(), throwto::AttachError>(())
     /// ```
     pub fn current() -> Option<Self> {
-        MEMBERSHIP
-            .try_with(|m| m.try_borrow().ok()?.as_ref().map(|m| m.id))
-            .ok()?
+        // The record knows it too: one load, where the membership's cell would ask whether it still lives.
+        Self::of(owner()?.record())
     }
 }
 
@@ -224,6 +223,14 @@ impl Drop for Membership {
         for receipt in self.in_flight.drain(..) {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
         }
+    }
+}
+
+/// Sleeps until nobody looks at the region that the owner has left.
+#[cold]
+pub(crate) fn await_looks(owner: Owner) {
+    while let Some(word) = owner.await_looks() {
+        futex::wait(owner.record().attention_word(), word.futex(), None);
     }
 }
 

@@ -13,7 +13,7 @@
 //! 3. look at the region: running — done, it meets the word by itself; waiting — wake; window — nudge; foreign — climb;
 //! 4. still there: again after 1, 2, 4 .. 50 ms, until the exception is delivered or revoked or the region ends.
 //!
-//! - I1. A hook runs only while its record is pinned and the region, read behind a heavy fence after the pin, still has
+//! - I1. A hook runs only while its record is looked at and the region, read behind a heavy fence after that, still has
 //!   that hook: the region cannot end while it runs (I4 of `protocol::record`).
 //! - I2. No lock of this crate is held while a hook runs.
 
@@ -27,8 +27,8 @@ use crate::foreign;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
-use crate::protocol::word::{Kind, Level, Region};
-use crate::raise::release;
+use crate::protocol::word::{Attention, Kind, Level, Region};
+use crate::raise::{is_alive, release};
 use crate::runtime;
 use crate::safepoint::HOOKED;
 
@@ -69,6 +69,9 @@ static BELL: Condvar = Condvar::new();
 const DOZE: Duration = Duration::from_millis(1);
 /// Rounds without work before the driver sleeps deeply.
 const PATIENCE: u32 = 32;
+/// Attempts, 31 ms of them, after which a signal that has not arrived counts as lost: to a handler that has taken our
+/// place and does not pass it on.
+const SURELY_LOST: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Inbox {
@@ -250,7 +253,11 @@ fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds:
 
 /// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
 fn look(id: ThreadId, watch: &mut Watch) -> bool {
-    let Some(pin) = REGISTRY.pin(id) else { return false };
+    let Some(pin) = REGISTRY.look(id) else {
+        // Ended, or more lookers than there is room for.
+        watch.due = Instant::now() + DOZE;
+        return is_alive(id);
+    };
     let pause = climb(pin.record(), watch.attempt);
     release(pin);
     match pause {
@@ -280,14 +287,18 @@ fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
         }
         Level::Unmasked | Level::Masked => {}
     }
+    // A signal that has not arrived waits for its thread to get a processor: to look where that thread is blocked would
+    // take the processor's time, and another signal would be the same one. Unless it was lost.
+    let on_its_way = record.attention().has(Attention::NUDGE) && attempt < SURELY_LOST;
     match region.kind() {
         Kind::Running => return None,
         Kind::Waiting => {
             futex::wake(record.attention_word());
             return None;
         }
+        Kind::Window if on_its_way => {}
         Kind::Window => again(record),
-        Kind::Foreign => foreign_rungs(record, region, attempt),
+        Kind::Foreign => foreign_rungs(record, region, attempt, on_its_way),
     }
     Some(Duration::from_millis(1 << attempt.min(6)).min(LONGEST_PAUSE))
 }
@@ -299,22 +310,24 @@ fn again(record: &'static Record) {
 
 /// The rungs that this region allows, in their order. A thread that is running in there gets no signal: no call of its
 /// could be broken.
-fn foreign_rungs(record: &'static Record, region: Region, attempt: u32) {
-    let blocked = probe::probe(record.os_tid());
-    if !matches!(blocked, probe::Probe::Running) {
-        if region.has(Region::FAIL) {
-            let _armed = direct::arm(&record.order, blocked);
+fn foreign_rungs(record: &'static Record, region: Region, attempt: u32, on_its_way: bool) {
+    if !on_its_way {
+        let blocked = probe::probe(record.os_tid());
+        if !matches!(blocked, probe::Probe::Running) {
+            if region.has(Region::FAIL) {
+                let _armed = direct::arm(&record.order, blocked);
+            }
+            again(record);
         }
-        again(record);
     }
     if region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL)) {
         run_hook(record);
     }
 }
 
-/// Runs the region's hook, if the region is still the one that has it. The caller holds a pin.
+/// Runs the region's hook, if the region is still the one that has it. The caller holds a look.
 fn run_hook(record: &'static Record) {
-    // The owner may have left before the pin was there: only what is seen behind this fence stays (I1).
+    // The owner may have left before the look was there: only what is seen behind this fence stays (I1).
     membarrier::heavy_fence();
     if !record.region().has(Region::HOOK) || !record.attention().calls() {
         return;

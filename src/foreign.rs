@@ -225,14 +225,14 @@ impl<'a> Call<'a> {
 
 /// The label of the region that `record`'s owner is in.
 ///
-/// The caller holds a pin and has made a heavy fence since.
+/// The caller holds a look and has made a heavy fence since.
 pub(crate) fn label_of(record: &Record) -> Option<&'static str> {
     visible_frame(record).map(|frame| frame.label)
 }
 
 /// Runs the hook of the region that `record`'s owner is in. On the driver only.
 ///
-/// The caller holds a pin and has made a heavy fence since.
+/// The caller holds a look and has made a heavy fence since.
 pub(crate) fn run_hook_of(record: &Record) {
     if let Some(frame) = visible_frame(record) {
         // SAFETY: only the driver, one thread, comes here, and the owner lets the hook alone while the region lasts.
@@ -247,7 +247,7 @@ fn visible_frame(record: &Record) -> Option<&Frame<'_>> {
     if !record.region().has(Region::FRAMED) {
         return None;
     }
-    // SAFETY: by the caller's pin and fence and I4 of `protocol::record`, a frame seen now stays until the pin goes: its
+    // SAFETY: by the caller's look and fence and I4 of `protocol::record`, a frame seen now stays until the look goes: its
     // owner would wait in `Inside::drop`, before its stack frame ends. Seeing the pointer of
     // an outer or a further inner region instead is as good, for the same reason.
     unsafe { record.frame().cast::<Frame<'_>>().as_ref() }

@@ -100,6 +100,16 @@ impl Target {
         }
     }
 
+    /// The id, for targets that match one thread or none.
+    fn single(&self) -> Option<Option<ThreadId>> {
+        match self {
+            Self::Id(id) => Some(Some(*id)),
+            // A kernel thread runs one member.
+            Self::OsTid(tid) => Some(REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)),
+            Self::Name(_) => None,
+        }
+    }
+
     /// Every live match, pinned: the reservation of P1.
     fn reserve(&self) -> Vec<(ThreadId, Pin<'static>)> {
         let members = REGISTRY.members();
@@ -254,14 +264,13 @@ impl Raise {
         } else {
             Policy::Supersede
         };
-        let reserved = match &target {
-            // An id matches one thread or none: nothing to reserve.
-            Target::Id(id) => {
-                return raise_by_id(*id, self.exception, policy, self.at)
-                    .map_err(|_| RaiseError::NoSuchThread { asked: target });
-            }
-            _ => target.reserve(),
-        };
+        if let Some(one) = target.single() {
+            // One match or none: nothing to reserve.
+            return one
+                .and_then(|id| raise_by_id(id, self.exception, policy, self.at).ok())
+                .ok_or(RaiseError::NoSuchThread { asked: target });
+        }
+        let reserved = target.reserve();
         let matched = reserved.len();
         let result = match (matched, reserved.first()) {
             (1, Some((id, _))) => raise_by_id(*id, self.exception, policy, self.at)
@@ -329,7 +338,9 @@ pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
         Duty::Nothing => {}
         Duty::Wake => futex::wake(record.attention_word()),
         Duty::Nudge { pin, enlist, urgent } => {
-            nudge::send(record, record.os_tid(), runtime::signal());
+            if !nudge::send(record, record.os_tid(), runtime::signal()) {
+                record.unsent();
+            }
             release(pin);
             driver::nudged(id, enlist, urgent);
         }

@@ -45,8 +45,8 @@ impl Drop for Inside {
     fn drop(&mut self) {
         if let Some(entered) = self.entered.take() {
             let after = self.owner.leave(&entered, self.fences);
-            if let AfterLeave::Owes { await_pins, note } = after {
-                pay(self.owner, await_pins, note);
+            if let AfterLeave::Owes { await_looks, note } = after {
+                pay(self.owner, await_looks, note);
             }
         }
     }
@@ -55,9 +55,9 @@ impl Drop for Inside {
 /// What the end of a region owes: waiting for lookers, and a note to the driver when the thread goes back into an outer
 /// region with an exception pending.
 #[cold]
-fn pay(owner: Owner, await_pins: bool, note: bool) {
-    if await_pins {
-        current::await_pins(owner);
+fn pay(owner: Owner, await_looks: bool, note: bool) {
+    if await_looks {
+        current::await_looks(owner);
     }
     if note {
         enlist(owner);

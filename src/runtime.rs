@@ -4,12 +4,7 @@
 //! [`ready`] makes a few system calls the first time and one load later.
 //!
 //! **Signal context:** no.
-//!
-//! | write | read | why |
-//! | --- | --- | --- |
-//! | `LIGHT` Relaxed, once | `fences` Relaxed | ordered by the registry's lock, which every attaching thread takes later |
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use crate::current;
@@ -79,9 +74,6 @@ pub enum ConfigError {
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
 static READY: OnceLock<Result<(), AttachError>> = OnceLock::new();
-/// Whether foreign regions are fenced lightly. Set before the first thread attaches, so that whoever owns a region, or
-/// raises into somebody who may, reads the final value: the registry's lock carries it.
-static LIGHT: AtomicBool = AtomicBool::new(false);
 
 /// Sets the process up, once.
 pub(crate) fn ready() -> Result<&'static Config, AttachError> {
@@ -94,14 +86,16 @@ pub(crate) fn ready() -> Result<&'static Config, AttachError> {
 
 fn set_up(config: &Config) -> Result<(), AttachError> {
     let signal = config.signal;
-    handler::install(signal, current::owns, current::of_thread).map_err(|failed| AttachError::Signal {
-        signal,
-        errno: failed.errno,
+    handler::install(signal, current::of_token, current::of_thread).map_err(|failed| {
+        AttachError::Signal {
+            signal,
+            errno: failed.errno,
+        }
     })?;
     if !crate::fork::register() {
         return Err(AttachError::OutOfMemory);
     }
-    LIGHT.store(membarrier::register(), Ordering::Relaxed);
+    membarrier::register();
     Ok(())
 }
 
@@ -115,7 +109,7 @@ pub(crate) fn signal() -> i32 {
 /// How foreign regions are fenced. One load and a predicted branch: every foreign call asks.
 #[inline(always)]
 pub(crate) fn fences() -> Fences {
-    if LIGHT.load(Ordering::Relaxed) {
+    if membarrier::is_registered() {
         Fences::Light
     } else {
         Fences::Full

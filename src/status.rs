@@ -74,9 +74,9 @@ pub fn threads() -> Vec<ThreadInfo> {
     let members: Vec<Member> = REGISTRY.members().iter().cloned().collect();
     let pinned: Vec<(Member, Pin<'static>)> = members
         .into_iter()
-        .filter_map(|m| Some((m.clone(), REGISTRY.pin(m.id)?)))
+        .filter_map(|m| Some((m.clone(), REGISTRY.look(m.id)?)))
         .collect();
-    // One barrier for all pins: behind it, regions and their labels may be read.
+    // One barrier for all looks: behind it, regions and their labels may be read.
     membarrier::heavy_fence();
     let seen: Vec<_> = pinned
         .into_iter()
@@ -90,7 +90,7 @@ pub fn threads() -> Vec<ThreadInfo> {
 /// One thread, if it is attached.
 pub(crate) fn info(id: ThreadId) -> Option<ThreadInfo> {
     let member = REGISTRY.members().get(id).cloned()?;
-    let pin = REGISTRY.pin(id)?;
+    let pin = REGISTRY.look(id)?;
     membarrier::heavy_fence();
     Some(glance(member, pin).look_closer())
 }

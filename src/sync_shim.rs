@@ -56,6 +56,16 @@ pub(crate) mod in_models {
     }
 }
 
+/// The load of a SeqCst read-modify-write followed by a load, as the raiser's half of the store-buffer race: a SeqCst
+/// load, which pairs with a `fence(SeqCst)` on the other side as a fence and a relaxed load would (C++20, S is one total
+/// order), and is a plain load on x86-64. Loom takes SeqCst accesses for weaker than they are, so there it is the fence.
+#[inline(always)]
+pub(crate) fn load_after_rmw(word: &AtomicU64) -> u64 {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+    word.load(Ordering::SeqCst)
+}
+
 /// Defines constructors that are `const` except under loom, whose atomics have none.
 macro_rules! const_constructor {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {

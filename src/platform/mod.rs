@@ -10,7 +10,7 @@
 //! | name | contract |
 //! | --- | --- |
 //! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time |
-//! | `membarrier` | `register`, `heavy_fence`: a fence on every thread of the process |
+//! | `membarrier` | `register`, `is_registered`, `heavy_fence`: a fence on every thread of the process |
 //! | `handler` | `install`, `standing`: own the nudge signal |
 //! | `nudge` | `send` to a pinned record's thread; `reaches_me`; the caller's own signal mask and number |
 //! | `probe` | look at another thread's system call |

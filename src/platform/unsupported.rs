@@ -77,7 +77,9 @@ pub(crate) mod membarrier {
 
     use std::sync::atomic::{Ordering, fence};
 
-    pub(crate) fn register() -> bool {
+    pub(crate) fn register() {}
+
+    pub(crate) fn is_registered() -> bool {
         false
     }
 
@@ -101,7 +103,7 @@ pub(crate) mod handler {
 
     pub(crate) fn install(
         _signal: i32,
-        _owns: fn(usize) -> Option<&'static Record>,
+        _of_token: fn(usize) -> Option<&'static Record>,
         _of_thread: fn(usize) -> Option<&'static Record>,
     ) -> Result<(), InstallFailed> {
         Ok(())

@@ -25,8 +25,8 @@ use crate::sync_shim::{Ordering, fence, light_fence, lock};
 pub(crate) enum AfterLeave {
     Nothing,
     Owes {
-        /// Somebody looks at the region: wait until the pins are gone.
-        await_pins: bool,
+        /// Somebody may look at the region, or nudge it: wait until [`Owner::await_looks`] is `None`.
+        await_looks: bool,
         /// Back in an outer region with a call there: tell the driver. Who raised may have woken the inner wait only,
         /// and has gone.
         note: bool,
@@ -109,24 +109,38 @@ impl Owner {
             Fences::Full => fence(Ordering::SeqCst),
         }
         let attention = Attention(record.attention.load(Ordering::Acquire));
-        if !attention.has(Attention::PINS | Attention::CALLS) {
+        if !attention.has(Attention::LOOKS | Attention::NUDGE | Attention::CALLS) {
             return AfterLeave::Nothing;
         }
         AfterLeave::Owes {
-            await_pins: attention.pinned(),
+            await_looks: attention.held(),
             note: attention.calls() && entered.outer.kind() != Kind::Running,
         }
     }
 
+    /// Step (e), waiting for those whom the region must outlast: the word to sleep on, or `None` once they are gone.
+    pub(crate) fn await_looks(self) -> Option<Attention> {
+        if !self.record.attention().held() {
+            // Pairs with the last looker's unpin.
+            fence(Ordering::Acquire);
+            return None;
+        }
+        self.announce(Attention::held)
+    }
+
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_pins(self) -> Option<Attention> {
+        self.announce(Attention::pinned)
+    }
+
+    fn announce(self, waits: impl Fn(Attention) -> bool) -> Option<Attention> {
         let word = Attention(
             self.record
                 .attention
                 .fetch_or(Attention::AWAITED, Ordering::Acquire)
                 | Attention::AWAITED,
         );
-        if word.pinned() {
+        if waits(word) {
             return Some(word);
         }
         self.record

@@ -1,4 +1,5 @@
-//! Pins: keeping a record in its generation, and its region's frame in place, while somebody looks.
+//! Pins: keeping a record in its generation while somebody works with it, and its region's frame in place while somebody
+//! looks at it.
 //!
 //! Owns: taking and dropping a pin. Leaves to [`super::owner`] waiting for pins, to [`super::record`] the invariants that
 //! rest on them (I3, I4 there), to the face waking the owner when [`Pin::release`] asks for it.
@@ -8,8 +9,8 @@
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
-//! | pin SeqCst | owner's attention load in `leave` | with the looker's full fence after it: I4 of `record` |
-//! | unpin Release | `await_pins` RMW and `leave`'s load, Acquire | the looker is done with the frame |
+//! | look SeqCst | owner's attention load in `leave` | with the looker's full fence after it: I4 of `record` |
+//! | unpin Release | `await_looks` and `await_pins` RMW and `leave`'s load, Acquire | the looker is done with the frame |
 
 use super::record::Record;
 use super::word::Attention;
@@ -23,10 +24,12 @@ pub(crate) enum AfterUnpin {
     Wake,
 }
 
-/// Keeps a record in its generation, and its region's frame in place. See I3, I4.
+/// Keeps a record in its generation. A look keeps its region's frame in place too. See I3, I4.
 #[must_use]
 pub(crate) struct Pin<'a> {
     record: &'a Record,
+    /// `PIN` or `LOOK`.
+    unit: u64,
 }
 
 impl<'a> Pin<'a> {
@@ -35,10 +38,10 @@ impl<'a> Pin<'a> {
     }
 
     pub(crate) fn release(self) -> AfterUnpin {
-        let record = self.record;
+        let Self { record, unit } = self;
         std::mem::forget(self);
-        let before = Attention(record.attention.fetch_sub(Attention::PIN, Ordering::Release));
-        let last = before.0 & Attention::PINS == Attention::PIN;
+        let before = Attention(record.attention.fetch_sub(unit, Ordering::Release));
+        let last = before.0 & count_of(unit) == unit;
         if last && before.has(Attention::AWAITED) {
             AfterUnpin::Wake
         } else {
@@ -49,25 +52,50 @@ impl<'a> Pin<'a> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        self.record.attention.fetch_sub(Attention::PIN, Ordering::Release);
+        self.record.attention.fetch_sub(self.unit, Ordering::Release);
+    }
+}
+
+/// The bits in which pins of this unit are counted.
+const fn count_of(unit: u64) -> u64 {
+    if unit == Attention::LOOK {
+        Attention::LOOKS
+    } else {
+        Attention::PINS
     }
 }
 
 impl Record {
     /// Keeps the record in `generation`, or says that it is over or ending.
     pub(crate) fn pin(&self, generation: u32) -> Option<Pin<'_>> {
+        self.hold(generation, Attention::PIN, 0)
+    }
+
+    /// As [`Record::pin`], and keeps the frame that is seen after a full fence. `None` for too many lookers too.
+    pub(crate) fn look(&self, generation: u32) -> Option<Pin<'_>> {
+        self.hold(generation, Attention::LOOK, 0)
+    }
+
+    /// As [`Record::pin`], to send a nudge under it. `None` too if one is under way that has not arrived: its arrival,
+    /// later in the word's order than this look at it, serves every raise that was there before.
+    pub(crate) fn pin_to_nudge(&self, generation: u32) -> Option<Pin<'_>> {
+        self.hold(generation, Attention::PIN, Attention::NUDGE)
+    }
+
+    /// Adds `unit` and sets the bits `mark`, none of which may be set yet.
+    fn hold(&self, generation: u32, unit: u64, mark: u64) -> Option<Pin<'_>> {
         let mut word = self.attention();
         loop {
-            let full = word.0 & Attention::PINS == Attention::PINS;
-            if word.generation() != generation || word.has(Attention::EXITING) || full {
+            let full = word.0 & count_of(unit) == count_of(unit);
+            if word.generation() != generation || word.has(Attention::EXITING | mark) || full {
                 return None;
             }
-            let pinned = word.0 + Attention::PIN;
+            let pinned = (word.0 | mark) + unit;
             match self
                 .attention
                 .compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed)
             {
-                Ok(_) => return Some(Pin { record: self }),
+                Ok(_) => return Some(Pin { record: self, unit }),
                 Err(now) => word = Attention(now),
             }
         }

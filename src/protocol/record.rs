@@ -13,8 +13,8 @@
 //!   (1) lock slot, check generation                 (a) enter: store region; fence; load attention
 //!   (2) push entry                                  (b) if a call is there: leave, take, raise
 //!   (3) RMW attention |= PENDING                    (c) block
-//!   (4) fence; load region  -> duty                 (d) leave: store region; fence; load attention
-//!   (5) unlock; perform the duty                    (e) if pinned: wait until nobody looks at the region
+//!   (4) SeqCst load of region -> duty               (d) leave: store region; fence; load attention
+//!   (5) unlock; perform the duty                    (e) if held: wait until nobody looks at the region
 //! ```
 //!
 //! - I1. *No lost wake-up.* (3) before (4) and the two halves of (a) form the store-buffer litmus test: not both may
@@ -25,8 +25,8 @@
 //! - I2. `PENDING` is set exactly while the slot is not empty; both change under the slot's lock.
 //! - I3. A generation ends only after `EXITING` is set, pins are zero and the slot is closed: what is pinned, or
 //!   locked with its slot open, is alive and cannot become another thread.
-//! - I4. A frame seen in the region word under a pin, after a full fence, stays valid until the unpin, since its owner
-//!   waits in (e). By the same argument as I1, with the pin in the place of `PENDING` and (d) in the place of (a). (d)
+//! - I4. A frame seen in the region word under a look, after a full fence, stays valid until the unpin, since its owner
+//!   waits in (e). By the same argument as I1, with the look in the place of `PENDING` and (d) in the place of (a). (d)
 //!   puts the outer frame back before the outer region: no word is seen with a frame that is further in and gone.
 //! - I5. The region word has one writer, the owner.
 //!
@@ -35,8 +35,9 @@
 //! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
 //! | owner's frame store Release | looker's frame load Acquire | an inner region's frame is complete even if only the outer word is seen |
-//! | unpin Release | owner's `await_pins` RMW and its load in (d), Acquire | the looker is done with the frame (I4) |
+//! | unpin Release | owner's `await_looks`, `await_pins` RMW and its load in (d), Acquire | the looker is done with the frame (I4) |
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
+//! | raisers' attention RMWs SeqCst | handler's `hear` RMW Acquire | who found `NUDGE` set has its raise seen |
 
 use std::collections::VecDeque;
 
@@ -48,7 +49,7 @@ use super::slot::{Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
     Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
-    const_constructor, fence, lock,
+    const_constructor, load_after_rmw, lock,
 };
 
 /// Which half-fences close the race of I1 for foreign regions.
@@ -74,7 +75,7 @@ pub(crate) struct Record {
     /// *handler*: the strongest rung that has acted since the last delivery.
     pub(crate) rung: AtomicU32,
     /// *handler*: nudges that reached the handler, modulo 2^32.
-    pub(crate) heard: AtomicU32,
+    heard: AtomicU32,
     index: u32,
     /// *handler*: the fail order.
     pub(crate) order: Order,
@@ -137,6 +138,11 @@ impl Record {
         self.index
     }
 
+    /// How a signal names this record: odd, so that it is no address.
+    pub(crate) fn token(&self) -> usize {
+        (self.index as usize) << 1 | 1
+    }
+
     #[inline(always)]
     pub(crate) fn attention(&self) -> Attention {
         Attention(self.attention.load(Ordering::Relaxed))
@@ -178,6 +184,18 @@ impl Record {
     #[inline]
     pub(crate) fn heard(&self) -> u32 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// The handler's first step: a nudge has arrived. Returns the word as it was then.
+    pub(crate) fn hear(&self) -> Attention {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        // Acquire pairs with the raiser's RMWs: whoever found `NUDGE` set relies on what this reads.
+        Attention(self.attention.fetch_and(!Attention::NUDGE, Ordering::Acquire))
+    }
+
+    /// A nudge was not sent after all.
+    pub(crate) fn unsent(&self) {
+        self.attention.fetch_and(!Attention::NUDGE, Ordering::Relaxed);
     }
 
     /// Notes that a rung has acted.
@@ -258,10 +276,10 @@ impl Record {
             self.rung.store(0, Ordering::Relaxed);
         }
         let displaced = slot.push(entry, policy);
-        self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
+        let before = Attention(self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst));
         AfterPush::Accepted {
             displaced,
-            duty: self.duty(generation, fences),
+            duty: self.duty(before, generation, fences),
         }
     }
 
@@ -293,8 +311,8 @@ impl Record {
         if self.attention().generation() != generation || slot.is_closed() {
             return None;
         }
-        self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst);
-        Some(self.duty(generation, fences))
+        let before = Attention(self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst));
+        Some(self.duty(before, generation, fences))
     }
 
     /// Sets one attention bit without a duty to follow but a wake: `NOTIFIED`, `UNPARKED`.
@@ -309,13 +327,16 @@ impl Record {
         }
     }
 
-    /// Step (4): what a raiser owes after its RMW. Called under the slot's lock with the slot open, so that the
-    /// generation holds (I3).
-    fn duty(&self, generation: u32, fences: Fences) -> Duty<'_> {
+    /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
+    /// the slot open, so that the generation holds (I3).
+    fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
-        fence(Ordering::SeqCst);
-        let region = self.region();
+        let region = Region(load_after_rmw(&self.region));
         match (region.kind(), region.level()) {
+            // A note that was there at the RMW will do: `delist`, and the driver's fence and look, come later.
+            (Kind::Running, _) | (_, Level::Uninterruptible) if before.has(Attention::ENLISTED) => {
+                Duty::Nothing
+            }
             // A region that the raiser sees may be one that the owner has left long since, behind light fences: neither
             // "running" nor a mask is believed without a membarrier.
             (Kind::Running, _) | (_, Level::Uninterruptible) if fences == Fences::Light => {
@@ -334,14 +355,19 @@ impl Record {
                 }
             }
             (Kind::Waiting, _) => Duty::Wake,
-            (Kind::Window | Kind::Foreign, _) => match self.pin(generation) {
-                Some(pin) => Duty::Nudge {
-                    pin,
-                    enlist: self.enlist(),
-                    urgent: region.has(Region::FAIL | Region::HOOK),
-                },
-                None => Duty::Nothing,
-            },
+            (Kind::Window | Kind::Foreign, _) => {
+                let enlist = self.enlist();
+                match self.pin_to_nudge(generation) {
+                    Some(pin) => Duty::Nudge {
+                        pin,
+                        enlist,
+                        urgent: region.has(Region::FAIL | Region::HOOK),
+                    },
+                    // One is under way. Should it be lost, the driver sends another.
+                    None if enlist => Duty::Verify,
+                    None => Duty::Nothing,
+                }
+            }
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Owns: the slabs, generations, the free list, names and parents. Leaves to [`super::record`]: everything about one
 //! record. Anyone may call, on any thread; attaching may allocate; all but [`Registry::record`] and
-//! [`Registry::owns`] take one lock.
+//! [`Registry::of_token`] take one lock.
 //!
-//! **Signal context:** [`Registry::owns`] only: loads of cells that are set once.
+//! **Signal context:** [`Registry::of_token`] only: loads of cells that are set once.
 //!
 //! - I1. A record is never freed and never moves: an index once valid stays valid.
 //! - I2. A (index, generation) pair is handed out once in the life of the process; a record whose generations are
@@ -29,6 +29,14 @@ pub struct ThreadId {
 }
 
 impl ThreadId {
+    /// The id of the thread that `record` is for, as of its present generation.
+    pub(crate) fn of(record: &Record) -> Option<Self> {
+        Some(Self {
+            index: record.index(),
+            generation: NonZeroU32::new(record.attention().generation())?,
+        })
+    }
+
     pub(crate) fn index(self) -> u32 {
         self.index
     }
@@ -50,10 +58,14 @@ impl fmt::Debug for ThreadId {
     }
 }
 
-const FIRST_SLAB: usize = sized(64, 1);
-const SLABS: usize = 20;
+/// Records in all slabs of the first octave; each octave holds twice as many as the last.
+const FIRST_OCTAVE: usize = sized(64, 1);
+const OCTAVES: usize = 20;
+/// Slabs to an octave: a new slab adds a sixteenth to what there is, at most, so little memory lies idle.
+const STEPS: usize = sized(16, 1);
+const SLABS: usize = OCTAVES * STEPS;
 /// What the slabs can hold.
-pub(crate) const CAPACITY: usize = FIRST_SLAB * ((1 << SLABS) - 1);
+pub(crate) const CAPACITY: usize = FIRST_OCTAVE * ((1 << OCTAVES) - 1);
 
 struct Slab {
     records: Vec<Record>,
@@ -85,7 +97,8 @@ pub(crate) struct Registry {
 /// The part behind the lock.
 pub(crate) struct Members {
     by_index: Vec<Option<Member>>,
-    by_tid: BTreeMap<i32, ThreadId>,
+    /// To the index.
+    by_tid: BTreeMap<i32, u32>,
     free: Vec<u32>,
     generations: Vec<u32>,
     live: usize,
@@ -107,18 +120,12 @@ impl Registry {
         self.slabs.get(slab)?.get()?.records.get(at)
     }
 
-    /// Whether `address` is that of one of our records, and which.
-    pub(crate) fn owns(&self, address: usize) -> Option<&'static Record> {
-        for slab in &self.slabs {
-            let records = &slab.get()?.records;
-            let offset = address.wrapping_sub(records.as_ptr() as usize);
-            if offset < records.len() * size_of::<Record>() {
-                return records
-                    .get(offset / size_of::<Record>())
-                    .filter(|r| std::ptr::from_ref(*r) as usize == address);
-            }
+    /// The record of this [`Record::token`], if it is one. Whatever the number, nothing but our own cells is read.
+    pub(crate) fn of_token(&self, token: usize) -> Option<&'static Record> {
+        if token & 1 == 0 {
+            return None;
         }
-        None
+        self.record(u32::try_from(token >> 1).ok()?)
     }
 
     /// Locks the membership: who is attached does not change while the guard lives.
@@ -160,17 +167,13 @@ impl Registry {
         let index = members.by_index.len();
         let (slab, _) = locate(index as u32);
         let cell = self.slabs.get(slab).ok_or(Full::Limit { limit: CAPACITY })?;
-        members.by_index.try_reserve(1).map_err(|_| Full::Memory)?;
-        members.generations.try_reserve(1).map_err(|_| Full::Memory)?;
-        // One place in `free` for every record there is: giving one back never allocates.
-        let spare = (index + 1).saturating_sub(members.free.len());
-        members.free.try_reserve(spare).map_err(|_| Full::Memory)?;
         if cell.get().is_none() {
-            let size = FIRST_SLAB << slab;
-            let first = (FIRST_SLAB << slab) - FIRST_SLAB;
+            let size = slab_size(slab);
+            let end = index + size;
             let mut records = Vec::new();
             records.try_reserve_exact(size).map_err(|_| Full::Memory)?;
-            records.extend((first..first + size).map(|i| Record::new(i as u32)));
+            members.reserve(end)?;
+            records.extend((index..end).map(|i| Record::new(i as u32)));
             let _ = cell.set(Box::leak(Box::new(Slab { records })));
         }
         members.by_index.push(None);
@@ -182,8 +185,11 @@ impl Registry {
     /// it has died without leaving, and is no longer found under that number.
     pub(crate) fn bind(&self, id: ThreadId, os_tid: i32) {
         let mut members = self.members();
-        if let Some(stale) = members.by_tid.insert(os_tid, id).filter(|old| *old != id)
-            && let Some(member) = members.get_mut(stale)
+        if let Some(stale) = members
+            .by_tid
+            .insert(os_tid, id.index)
+            .filter(|old| *old != id.index)
+            && let Some(Some(member)) = members.by_index.get_mut(stale as usize)
         {
             member.os_tid = 0;
         }
@@ -226,6 +232,11 @@ impl Registry {
         members.free.clear();
     }
 
+    /// Pins the record of `id`, and its region's frame, if it is alive.
+    pub(crate) fn look(&self, id: ThreadId) -> Option<Pin<'static>> {
+        self.record(id.index)?.look(id.generation())
+    }
+
     /// Pins the record of `id` if it is alive.
     pub(crate) fn pin(&self, id: ThreadId) -> Option<Pin<'static>> {
         self.record(id.index)?.pin(id.generation())
@@ -233,6 +244,17 @@ impl Registry {
 }
 
 impl Members {
+    /// Makes room for `count` records, in `free` too: giving one back never allocates.
+    fn reserve(&mut self, count: usize) -> Result<(), Full> {
+        let more = count - self.by_index.len();
+        self.by_index.try_reserve_exact(more).map_err(|_| Full::Memory)?;
+        self.generations
+            .try_reserve_exact(more)
+            .map_err(|_| Full::Memory)?;
+        let more = count.saturating_sub(self.free.len());
+        self.free.try_reserve_exact(more).map_err(|_| Full::Memory)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.by_index.iter().flatten()
     }
@@ -252,13 +274,13 @@ impl Members {
     }
 
     pub(crate) fn by_tid(&self, os_tid: i32) -> Option<&Member> {
-        self.get(*self.by_tid.get(&os_tid)?)
+        self.by_index.get(*self.by_tid.get(&os_tid)? as usize)?.as_ref()
     }
 
     /// In a forked child: the survivor has a new kernel number.
     pub(crate) fn rebind(&mut self, id: ThreadId, os_tid: i32) {
         self.by_tid.clear();
-        self.by_tid.insert(os_tid, id);
+        self.by_tid.insert(os_tid, id.index);
         if let Some(member) = self.get_mut(id) {
             member.os_tid = os_tid;
         }
@@ -268,7 +290,7 @@ impl Members {
     fn remove(&mut self, id: ThreadId) -> u32 {
         if let Some(member) = self.by_index[id.index as usize].take() {
             self.live -= 1;
-            if self.by_tid.get(&member.os_tid) == Some(&id) {
+            if self.by_tid.get(&member.os_tid) == Some(&id.index) {
                 self.by_tid.remove(&member.os_tid);
             }
         }
@@ -278,11 +300,17 @@ impl Members {
     }
 }
 
-/// Slab `k` holds `FIRST_SLAB << k` records.
+const fn slab_size(slab: usize) -> usize {
+    (FIRST_OCTAVE / STEPS) << (slab / STEPS)
+}
+
+/// The slab that holds the record at `index`, and where in it.
 fn locate(index: u32) -> (usize, usize) {
-    let shifted = index as usize + FIRST_SLAB;
-    let slab = (shifted / FIRST_SLAB).ilog2() as usize;
-    (slab, shifted - (FIRST_SLAB << slab))
+    let shifted = index as usize + FIRST_OCTAVE;
+    let octave = (shifted / FIRST_OCTAVE).ilog2() as usize;
+    let within = shifted - (FIRST_OCTAVE << octave);
+    let size = slab_size(octave * STEPS);
+    (octave * STEPS + within / size, within % size)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -296,7 +324,7 @@ mod tests {
         for index in 0..100_000 {
             assert_eq!(locate(index), expected, "index {index}");
             expected.1 += 1;
-            if expected.1 == FIRST_SLAB << expected.0 {
+            if expected.1 == slab_size(expected.0) {
                 expected = (expected.0 + 1, 0);
             }
         }
@@ -349,17 +377,20 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_of_records_are_ours() {
+    fn only_tokens_of_records_are_ours() {
         let registry = Registry::new();
-        assert!(registry.owns(0).is_none());
+        assert!(registry.of_token(1).is_none());
         for _ in 0..200 {
             registry.register(None, None, 1000).unwrap();
         }
         for index in 0..200 {
             let record = registry.record(index).unwrap();
-            let address = std::ptr::from_ref(record) as usize;
-            assert!(std::ptr::eq(registry.owns(address).unwrap(), record));
-            assert!(registry.owns(address + 8).is_none());
+            assert!(std::ptr::eq(registry.of_token(record.token()).unwrap(), record));
+            // No address is odd: cells of `os::interrupt` are told apart by that.
+            assert!(registry.of_token(std::ptr::from_ref(record) as usize).is_none());
+        }
+        for token in [0, usize::MAX, usize::MAX >> 1, 1 << 33 | 1] {
+            assert!(registry.of_token(token).is_none(), "{token:#x}");
         }
         assert!(size_of::<Record>() <= 256, "{}", size_of::<Record>());
     }

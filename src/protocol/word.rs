@@ -6,8 +6,8 @@
 //! **Signal context:** yes, plain arithmetic.
 //!
 //! ```text
-//! attention  63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3       2     1       0
-//!            generation     | pins       | REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
+//! attention  63 ... 32 | 31 .. 24 | 23 .. 10 | 9     8        7       6        5        4        3       2     1       0
+//!            generation| looks    | pins     | NUDGE REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
 //! region     63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3     2       1     0
 //!            -              | -          | FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
 //! ```
@@ -41,8 +41,15 @@ impl Attention {
     /// What a safepoint looks at.
     pub(crate) const CALLS: u64 = Self::PENDING | Self::STOPPED | Self::SCOPE;
 
-    pub(crate) const PIN: u64 = 1 << 9;
-    pub(crate) const PINS: u64 = 0xFFFF_FE00;
+    /// A raiser sends a nudge, or has sent one that has not arrived. Set together with its pin, cleared by the handler.
+    pub(crate) const NUDGE: u64 = 1 << 9;
+
+    /// Holds the generation.
+    pub(crate) const PIN: u64 = 1 << 10;
+    pub(crate) const PINS: u64 = 0x00FF_FC00;
+    /// Holds the generation and the region's frame.
+    pub(crate) const LOOK: u64 = 1 << 24;
+    pub(crate) const LOOKS: u64 = 0xFF00_0000;
 
     /// The word of a record that nobody has raised into, in its `generation`.
     pub(crate) const fn idle(generation: u32) -> Self {
@@ -62,8 +69,16 @@ impl Attention {
         self.0 & bits != 0
     }
 
+    /// Whether the generation is held.
     pub(crate) const fn pinned(self) -> bool {
-        self.has(Self::PINS)
+        self.has(Self::PINS | Self::LOOKS)
+    }
+
+    /// Whether the region must not end yet: somebody looks at its frame, or is about to send a signal that is meant for
+    /// it. A raiser whose signal has arrived holds nothing up, even if it has not come to its unpin: it may well wait for
+    /// the very processor that its target runs on.
+    pub(crate) const fn held(self) -> bool {
+        self.has(Self::LOOKS) || self.has(Self::NUDGE) && self.has(Self::PINS)
     }
 
     /// The half that a futex compares.
@@ -187,7 +202,22 @@ mod tests {
         let idle = Attention::idle(7);
         let pinned = Attention(idle.0 + 3 * Attention::PIN);
         assert!(pinned.pinned() && !pinned.calls() && pinned.generation() == 7);
-        let full = Attention(idle.0 | Attention::PINS);
+        let full = Attention(idle.0 | Attention::PINS | Attention::LOOKS);
         assert_eq!((full.generation(), full.calls()), (7, false));
+    }
+
+    #[test]
+    fn a_region_is_held_by_lookers_and_by_nudges_under_way() {
+        let with = |bits| Attention(Attention::idle(7).0 | bits);
+        let (nudge, pin, look) = (Attention::NUDGE, Attention::PIN, Attention::LOOK);
+        for (bits, held) in [
+            (0, false),
+            (pin, false),
+            (nudge, false),
+            (pin | nudge, true),
+            (look, true),
+        ] {
+            assert_eq!(with(bits).held(), held, "{bits:#x}");
+        }
     }
 }

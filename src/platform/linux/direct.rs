@@ -96,7 +96,7 @@ fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
         return Err(InterruptFailed::NotBlocked);
     }
     let heard = cell.heard.load(Ordering::Acquire);
-    match nudge::send_address(std::ptr::from_ref(cell) as usize, os_tid, signal) {
+    match nudge::send_value(std::ptr::from_ref(cell) as usize, os_tid, signal) {
         0 => {}
         libc::ESRCH => return Err(InterruptFailed::NoSuchThread),
         errno => return Err(InterruptFailed::Os { errno }),

@@ -12,7 +12,7 @@
 //! - H4. Nothing is done on a signal's word alone: it names a record, and only what the record says is acted on. A
 //!   forged signal can at most make the handler look.
 //!
-//! Flags: `SA_SIGINFO`, since the record's address travels in `si_value`; `SA_ONSTACK`, since Go-like runtimes and deep
+//! Flags: `SA_SIGINFO`, since the record's token travels in `si_value`; `SA_ONSTACK`, since Go-like runtimes and deep
 //! recursion leave no room on the thread's stack; no `SA_RESTART`, since ending the call is the point. The handler's
 //! own mask is empty: another signal may interrupt it, at the price of stack.
 //!
@@ -46,7 +46,7 @@ pub(crate) const DEFAULT_SIGNAL: i32 = libc::SIGURG;
 
 struct Installed {
     previous: libc::sigaction,
-    owns: fn(usize) -> Option<&'static Record>,
+    of_token: fn(usize) -> Option<&'static Record>,
     of_thread: fn(usize) -> Option<&'static Record>,
 }
 
@@ -66,11 +66,11 @@ pub(crate) struct InstallFailed {
     pub(crate) errno: i32,
 }
 
-/// Installs the handler for `signal`, once per process. `owns` maps an address to a record, `of_thread` a
+/// Installs the handler for `signal`, once per process. `of_token` maps a token to a record, `of_thread` a
 /// `pthread_self` value; both must keep the rules of the header.
 pub(crate) fn install(
     signal: libc::c_int,
-    owns: fn(usize) -> Option<&'static Record>,
+    of_token: fn(usize) -> Option<&'static Record>,
     of_thread: fn(usize) -> Option<&'static Record>,
 ) -> Result<(), InstallFailed> {
     note_process();
@@ -82,7 +82,7 @@ pub(crate) fn install(
     if INSTALLED
         .set(Box::new(Installed {
             previous,
-            owns,
+            of_token,
             of_thread,
         }))
         .is_err()
@@ -146,16 +146,16 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
         NUDGE_CODE if sender == process() => {
             // SAFETY: with our own code from our own process, the union holds what `nudge` put there.
             let value = unsafe { info_ref.si_value() };
-            let address = value.sival_ptr as usize;
+            let named = value.sival_ptr as usize;
             // SAFETY: `raw` is this handler's context argument, used through this one value only.
             let mut context = unsafe { Context::of(raw) };
-            if let Some(record) = (installed.owns)(address) {
+            if let Some(record) = (installed.of_token)(named) {
                 if record.thread.load(Ordering::Relaxed) == this_thread() {
                     nudged(record, signal, &mut context);
                 } else {
                     FORGED.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if !direct::nudged(address, &mut context) {
+            } else if !direct::nudged(named, &mut context) {
                 FORGED.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -182,8 +182,7 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
 
 /// A nudge for the current thread's `record`.
 fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
-    record.heard.fetch_add(1, Ordering::Relaxed);
-    if !record.attention().calls() {
+    if !record.hear().calls() {
         return;
     }
     let region = record.region();

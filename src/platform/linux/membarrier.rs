@@ -7,18 +7,27 @@
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
+//! | `REGISTERED` Relaxed, once | [`is_registered`] Relaxed | before the first thread attaches; the registry's lock orders it |
 //! | target's region store | driver's region load behind [`heavy_fence`] | invariant I1 of `protocol::record` |
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 
-/// Asks the kernel for expedited barriers. `false` where they are missing (kernels before 4.14, some seccomp filters).
-pub(crate) fn register() -> bool {
-    membarrier(REGISTER_PRIVATE_EXPEDITED)
+/// Asks the kernel for expedited barriers, before the first thread attaches.
+pub(crate) fn register() {
+    REGISTERED.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed);
+}
+
+/// Whether there are any: they are missing in kernels before 4.14 and behind some seccomp filters. One load.
+#[inline(always)]
+pub(crate) fn is_registered() -> bool {
+    REGISTERED.load(Ordering::Relaxed)
 }
 
 /// A full fence on every thread of the process.

@@ -30,7 +30,7 @@ const _: () = assert!(size_of::<Info>() == 128);
 
 /// Sends a nudge for `record` to its thread. `false` if the kernel knows no such thread.
 pub(crate) fn send(record: &Record, os_tid: i32, signal: libc::c_int) -> bool {
-    send_address(std::ptr::from_ref(record) as usize, os_tid, signal) == 0
+    send_value(record.token(), os_tid, signal) == 0
 }
 
 /// Whether a nudge reaches the calling thread, whose record this is. A directed signal to oneself is handled before the
@@ -41,8 +41,8 @@ pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
     record.heard() != heard
 }
 
-/// Sends a nudge that carries `address`. Returns 0 or an errno.
-pub(crate) fn send_address(address: usize, os_tid: i32, signal: libc::c_int) -> i32 {
+/// Sends a nudge that carries `value`. Returns 0 or an errno.
+pub(crate) fn send_value(value: usize, os_tid: i32, signal: libc::c_int) -> i32 {
     let process = process();
     let info = Info {
         signo: signal,
@@ -52,7 +52,7 @@ pub(crate) fn send_address(address: usize, os_tid: i32, signal: libc::c_int) -> 
         _pad: 0,
         pid: process,
         uid: 0,
-        value: address,
+        value,
         _rest: [0; 12],
     };
     // SAFETY: the kernel reads 128 bytes of `info` and touches nothing else of ours.

@@ -49,8 +49,8 @@ fn enter_framed(owner: Owner, frame: &Frame, fences: Fences) -> Entered {
 
 /// As `Inside::drop` does; then the frame is gone.
 fn leave_framed(owner: Owner, entered: Entered, frame: &Frame, fences: Fences, futex: &Futex) {
-    if let AfterLeave::Owes { await_pins: true, .. } = owner.leave(&entered, fences) {
-        while let Some(word) = owner.await_pins() {
+    if let AfterLeave::Owes { await_looks: true, .. } = owner.leave(&entered, fences) {
+        while let Some(word) = owner.await_looks() {
             Membarrier::owner_blocks();
             futex.wait(owner.record().attention_word(), word.futex());
         }
@@ -60,7 +60,7 @@ fn leave_framed(owner: Owner, entered: Entered, frame: &Frame, fences: Fences, f
 
 /// The looker: `status`, or the driver with a hook.
 fn look(record: &'static Record, heavy_fence: impl FnOnce(), futex: &Futex) {
-    let Some(pin) = record.pin(FIRST) else { return };
+    let Some(pin) = record.look(FIRST) else { return };
     heavy_fence();
     if record.region().has(Region::FRAMED) {
         // SAFETY: null, or one of the model's frames, whose memory outlives its threads.

@@ -32,7 +32,7 @@ impl Budget {
 impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Times(times) => write!(f, "<= {times} x"),
+            Self::Times(times) => write!(f, "<= {times:.3} x"),
             Self::Plus(more) => write!(f, "<= +{more}"),
             Self::Absolute(most) => write!(f, "<= {most}"),
         }
