@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use crate::current::REGISTRY;
 use crate::foreign;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
-use crate::protocol::record::{Pin, Record};
+use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Kind, Level, Region};
 use crate::raise::release;
@@ -42,9 +42,19 @@ enum Sleep {
     Deep,
 }
 
+/// Asks the driver to look at a thread.
+#[derive(Clone, Copy)]
+struct Note {
+    id: ThreadId,
+    /// A raiser has just sent it a signal, which may be enough.
+    nudged: bool,
+    /// Its region allows more than a signal.
+    ladder: bool,
+}
+
 /// Notes for the driver, and the counters that it and the raisers keep.
 pub(crate) struct Inbox {
-    notes: Vec<ThreadId>,
+    notes: Vec<Note>,
     started: bool,
     sleep: Sleep,
     nudges: u64,
@@ -73,12 +83,11 @@ impl Inbox {
         }
     }
 
-    /// `urgent` wakes the driver from a doze too: there is a ladder to climb.
-    fn add(&mut self, id: ThreadId, urgent: bool) {
-        self.notes.push(id);
+    fn add(&mut self, note: Note) {
+        self.notes.push(note);
         if !self.started {
             self.started = start();
-        } else if self.sleep == Sleep::Deep || urgent && self.sleep == Sleep::Dozing {
+        } else if self.sleep == Sleep::Deep || note.ladder && self.sleep == Sleep::Dozing {
             self.sleep = Sleep::Awake;
             BELL.notify_one();
         }
@@ -125,18 +134,27 @@ pub fn stats() -> Stats {
     }
 }
 
-/// Counts a nudge that a raiser has sent, and leaves a note about its target if `enlist`.
-pub(crate) fn nudged(id: ThreadId, enlist: bool, urgent: bool) {
+/// Counts a nudge that a raiser has sent, and leaves a note about its target if `enlist`. With a `ladder` to climb the
+/// driver is woken from a doze too.
+pub(crate) fn nudged(id: ThreadId, enlist: bool, ladder: bool) {
     let mut inbox = inbox();
     inbox.nudges += 1;
     if enlist {
-        inbox.add(id, urgent);
+        inbox.add(Note {
+            id,
+            nudged: true,
+            ladder,
+        });
     }
 }
 
 /// Asks the driver to look at `id` within a millisecond.
 pub(crate) fn note(id: ThreadId) {
-    inbox().add(id, false);
+    inbox().add(Note {
+        id,
+        nudged: false,
+        ladder: false,
+    });
 }
 
 fn start() -> bool {
@@ -180,23 +198,30 @@ fn run() {
             0
         };
         if !fresh.is_empty() {
-            let pins: Vec<Pin<'static>> = fresh.iter().filter_map(|id| REGISTRY.pin(*id)).collect();
-            for pin in pins {
+            for pin in fresh.iter().filter_map(|note: &Note| REGISTRY.pin(note.id)) {
                 pin.record().delist();
                 release(pin);
             }
             membarrier::heavy_fence();
         }
         let now = Instant::now();
-        for id in fresh.drain(..) {
-            watched.insert(id, Watch { attempt: 0, due: now });
+        for note in fresh.drain(..) {
+            // A signal is under way: without a ladder, give it time to do.
+            let due = if note.nudged && !note.ladder {
+                now + DOZE
+            } else {
+                now
+            };
+            // A retry loop that raises faster than the pauses must not keep the ladder at its foot.
+            let watch = watched.entry(note.id).or_insert(Watch { attempt: 0, due });
+            watch.due = watch.due.min(due);
         }
         watched.retain(|id, watch| watch.due > now || look(*id, watch));
     }
 }
 
 /// Waits for notes, or for the next watch to fall due, and takes the notes.
-fn sleep(fresh: &mut Vec<ThreadId>, watched: &HashMap<ThreadId, Watch>, idle_rounds: u32) {
+fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds: u32) {
     let next = watched.values().map(|watch| watch.due).min();
     let mut inbox = inbox();
     if inbox.notes.is_empty() {

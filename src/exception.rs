@@ -15,7 +15,7 @@ pub trait Exception: Error + Send + 'static {}
 impl<E: Error + Send + 'static> Exception for E {}
 
 /// An exception's type. The type travels and the value is made in the target, as in CPython.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub struct ExcType {
     kind: TypeId,
     name: &'static str,
@@ -40,6 +40,20 @@ impl ExcType {
     /// The type's full name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+}
+
+impl PartialEq for ExcType {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+    }
+}
+
+impl Eq for ExcType {}
+
+impl std::hash::Hash for ExcType {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
     }
 }
 

@@ -201,6 +201,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// [`CallError`].
+    #[inline]
     #[track_caller]
     pub fn try_run<T, E>(&mut self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
         let Some(owner) = current::owner() else {

@@ -11,9 +11,15 @@ mod error;
 mod exception;
 pub mod foreign;
 mod fork;
+#[cfg(throwto_ladder)]
+pub mod fs;
+#[cfg(throwto_ladder)]
+pub mod io;
 mod mask;
 pub mod os;
 mod platform;
+#[cfg(throwto_ladder)]
+pub mod process;
 mod protocol;
 mod raise;
 mod raised;

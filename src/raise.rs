@@ -73,6 +73,18 @@ impl From<String> for Target {
     }
 }
 
+impl From<&String> for Target {
+    fn from(name: &String) -> Self {
+        Self::Name(name.clone())
+    }
+}
+
+impl<T> From<&crate::thread::StoppableThread<T>> for Target {
+    fn from(thread: &crate::thread::StoppableThread<T>) -> Self {
+        Self::Id(thread.id())
+    }
+}
+
 impl<T> From<&crate::thread::JoinHandle<T>> for Target {
     fn from(handle: &crate::thread::JoinHandle<T>) -> Self {
         Self::Id(handle.id())
@@ -211,7 +223,6 @@ pub fn raise_all(target: impl Into<Target>, exc: ExcType) -> Vec<Receipt> {
 pub struct Raise {
     exception: Raisable,
     queue: bool,
-    tree: bool,
     at: &'static Location<'static>,
 }
 
@@ -222,7 +233,6 @@ impl Raise {
         Self {
             exception: exc.into_exception(),
             queue: false,
-            tree: false,
             at: Location::caller(),
         }
     }

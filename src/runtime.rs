@@ -4,7 +4,12 @@
 //! [`ready`] makes a few system calls the first time and one load later.
 //!
 //! **Signal context:** no.
+//!
+//! | write | read | why |
+//! | --- | --- | --- |
+//! | `LIGHT` Relaxed, once | `fences` Relaxed | ordered by the registry's lock, which every attaching thread takes later |
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use crate::current;
@@ -73,7 +78,10 @@ pub enum ConfigError {
 }
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
-static READY: OnceLock<Result<Fences, AttachError>> = OnceLock::new();
+static READY: OnceLock<Result<(), AttachError>> = OnceLock::new();
+/// Whether foreign regions are fenced lightly. Set before the first thread attaches, so that whoever owns a region, or
+/// raises into somebody who may, reads the final value: the registry's lock carries it.
+static LIGHT: AtomicBool = AtomicBool::new(false);
 
 /// Sets the process up, once.
 pub(crate) fn ready() -> Result<&'static Config, AttachError> {
@@ -84,7 +92,7 @@ pub(crate) fn ready() -> Result<&'static Config, AttachError> {
     }
 }
 
-fn set_up(config: &Config) -> Result<Fences, AttachError> {
+fn set_up(config: &Config) -> Result<(), AttachError> {
     let signal = config.signal;
     handler::install(signal, current::owns, current::of_thread).map_err(|failed| AttachError::Signal {
         signal,
@@ -93,11 +101,8 @@ fn set_up(config: &Config) -> Result<Fences, AttachError> {
     if !crate::fork::register() {
         return Err(AttachError::OutOfMemory);
     }
-    Ok(if membarrier::register() {
-        Fences::Light
-    } else {
-        Fences::Full
-    })
+    LIGHT.store(membarrier::register(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// The nudge signal in force.
@@ -107,12 +112,13 @@ pub(crate) fn signal() -> i32 {
         .map_or(handler::DEFAULT_SIGNAL, |config| config.signal)
 }
 
-/// How foreign regions are fenced.
+/// How foreign regions are fenced. One load and a predicted branch: every foreign call asks.
 #[inline(always)]
 pub(crate) fn fences() -> Fences {
-    match READY.get() {
-        Some(Ok(fences)) => *fences,
-        _ => Fences::Full,
+    if LIGHT.load(Ordering::Relaxed) {
+        Fences::Light
+    } else {
+        Fences::Full
     }
 }
 

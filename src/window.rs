@@ -8,6 +8,10 @@
 //! A cancellation point, as every wait of this crate: unmasked, it raises at once if an exception is pending; masked,
 //! only when it would really block. "Raised" means that the call did not happen.
 //!
+//! - I1. A window never starts its call while the handler has our signal blocked (`REQUEUED`): the stub tests that bit at
+//!   every mask level, and every way out unblocks the signal. Else the nudges of a later raise would wait behind the
+//!   mask for ever.
+//!
 //! | the stub returns | so |
 //! | --- | --- |
 //! | a result, or an errno but EINTR | it happened: the result wins, whatever is pending |
@@ -18,7 +22,7 @@ use crate::current;
 use crate::mask::enlist;
 use crate::platform::calls::{self, Call};
 use crate::platform::{arch, nudge};
-use crate::protocol::record::Fences;
+use crate::protocol::record::{Fences, Owner};
 use crate::protocol::word::{Attention, Kind, Level};
 use crate::raised::Raised;
 use crate::region::Inside;
@@ -45,14 +49,12 @@ pub(crate) fn system_call(call: &Call<'_>) -> Called {
         return settled(call.unchecked());
     };
     let record = owner.record();
-    // Whatever the stub may not start with. REQUEUED: our signal is blocked just now, so nothing could break the call.
-    const ALWAYS: u64 = Attention::REQUEUED;
     loop {
         let inside = Inside::enter(owner, Kind::Window, 0, std::ptr::null_mut(), Fences::Full);
-        let mut interest = Attention::CALLS | ALWAYS;
+        let mut interest = Attention::CALLS | Attention::REQUEUED;
         if inside.calls() {
             if deliverable(owner, Moment::Running) {
-                drop(inside);
+                leave(owner, inside);
                 if let Some(raised) = take(owner, Moment::Running) {
                     return Called::Raised(raised);
                 }
@@ -60,16 +62,13 @@ pub(crate) fn system_call(call: &Call<'_>) -> Called {
             }
             // Something is pending and held back. Masked: go in, and have the driver nudge us if we really block. Under
             // a shield: the driver nudges at its end. Uninterruptible, or unwinding: go in and be left alone.
-            interest = ALWAYS;
+            interest = Attention::REQUEUED;
             if owner.region().level() < Level::Uninterruptible && !std::thread::panicking() {
                 enlist(owner);
             }
         }
         let result = call.in_window(record.attention_word(), interest as u32);
-        drop(inside);
-        if owner.consume(Attention::REQUEUED) {
-            nudge::unblock(runtime::signal());
-        }
+        leave(owner, inside);
         let interrupted = result == -(calls::EINTR);
         if result != arch::CANCELLED && !interrupted {
             return settled(result);
@@ -88,10 +87,111 @@ pub(crate) fn system_call(call: &Call<'_>) -> Called {
     }
 }
 
+/// Ends the region, and only then lets a requeued nudge through: it finds nothing to break any more.
+fn leave(owner: Owner, inside: Inside) {
+    drop(inside);
+    if owner.consume(Attention::REQUEUED) {
+        nudge::unblock(runtime::signal());
+    }
+}
+
 fn settled(result: isize) -> Called {
     if result == -(calls::EINTR) {
         Called::Interrupted
     } else {
         Called::Done(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, PipeWriter, Write};
+    use std::os::fd::AsFd;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ThreadId;
+
+    /// What the handler does when a nudge falls between the entry of the region and the stub.
+    fn requeue(record: &crate::protocol::record::Record) {
+        nudge::block(runtime::signal());
+        record.note_requeued();
+        nudge::send(record, nudge::os_tid(), runtime::signal());
+    }
+
+    /// Reads in an attached thread that starts with `prepare`. A read that hangs is set free after some seconds, and
+    /// returns the byte that it must not see.
+    fn read_after(
+        prepare: impl FnOnce(Owner) + Send + 'static,
+        wrap: fn(&mut dyn FnMut()),
+    ) -> (String, bool) {
+        let (reader, mut writer): (PipeReader, PipeWriter) = std::io::pipe().unwrap();
+        let (tell, told) = mpsc::channel();
+        let worker = crate::thread::spawn(move || {
+            let owner = current::owner().unwrap();
+            let mut end = String::new();
+            let mut prepare = Some(prepare);
+            wrap(&mut || {
+                prepare.take().unwrap()(owner);
+                let called = system_call(&Call::read(reader.as_fd(), &mut [0; 8]));
+                end = format!("{called:?}");
+            });
+            tell.send((end, nudge::is_blocked(runtime::signal()))).unwrap();
+        });
+        let end = told.recv_timeout(Duration::from_secs(5)).unwrap_or_else(|_| {
+            writer.write_all(b"!").unwrap();
+            told.recv().unwrap()
+        });
+        worker.join().unwrap();
+        end
+    }
+
+    fn raise_here() {
+        crate::raise_exc(ThreadId::current().unwrap(), crate::Stop).unwrap();
+    }
+
+    #[test]
+    fn a_nudge_just_before_the_stub_is_not_lost_to_a_masked_call() {
+        let raise = |owner: Owner| {
+            raise_here();
+            requeue(owner.record());
+        };
+        let (end, blocked) = read_after(raise, |read| crate::mask(|_| read()));
+        assert!(end.starts_with("Raised"), "{end}");
+        assert!(!blocked, "the nudge signal stayed blocked");
+    }
+
+    #[test]
+    fn a_raise_at_entry_leaves_the_signal_unblocked() {
+        let raise = |owner: Owner| {
+            raise_here();
+            requeue(owner.record());
+        };
+        let (end, blocked) = read_after(raise, |read| read());
+        assert!(end.starts_with("Raised"), "{end}");
+        assert!(!blocked, "the nudge signal stayed blocked");
+    }
+
+    #[test]
+    fn a_revoked_raise_does_not_leave_the_next_one_unheard() {
+        let raise_later = |owner: Owner| {
+            requeue(owner.record());
+            let id = ThreadId::current().unwrap();
+            std::thread::spawn(move || {
+                let blocked = || {
+                    crate::threads()
+                        .into_iter()
+                        .any(|t| t.id == id && t.where_blocked.starts_with("read("))
+                };
+                while !blocked() {
+                    std::thread::yield_now();
+                }
+                crate::raise_exc(id, crate::Stop).unwrap();
+            });
+        };
+        let (end, blocked) = read_after(raise_later, |read| read());
+        assert!(end.starts_with("Raised"), "{end}");
+        assert!(!blocked, "the nudge signal stayed blocked");
     }
 }

@@ -16,6 +16,8 @@
 //! | `probe` | look at another thread's system call |
 //! | `calls` | the blocking calls of ours (full systems only) |
 //! | `arch` | `window`, `classify`, `Context`: a system call behind a check, and an interrupted thread's registers |
+//! | `calls`, `socket_calls` | `Call`: our blocking system calls, right by construction |
+//! | `sockaddr`, `poll` | the system's structures for them |
 //! | `direct` | `interrupt` a thread that has no record; `arm` a fail order |
 //! | `blocked` | say in words where a thread is blocked |
 //! | `fork` | be told of forks |
@@ -28,7 +30,9 @@ mod linux;
 mod unsupported;
 
 #[cfg(throwto_ladder)]
-pub(crate) use linux::{blocked, calls, direct, fork, futex, handler, membarrier, nudge, probe};
+pub(crate) use linux::{
+    blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, sockaddr, socket_calls,
+};
 #[cfg(not(throwto_ladder))]
 pub(crate) use unsupported::{blocked, direct, fork, futex, handler, membarrier, nudge, probe};
 

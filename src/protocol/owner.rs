@@ -82,13 +82,12 @@ impl Owner {
         }
     }
 
-    /// Step (d).
+    /// Step (d). Puts back the word that was there on entry and reads nothing of the inner one: reading back what was
+    /// just stored would be the longest part of a short foreign call. Masks restore their level before.
     #[inline(always)]
     pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
         let record = self.record;
-        record
-            .region
-            .store(self.region().left(entered.outer).0, Ordering::Release);
+        record.region.store(entered.outer.0, Ordering::Release);
         match fences {
             Fences::Light => light_fence(),
             // Pairs with the looker's pin and full fence (I4).

@@ -32,7 +32,7 @@
 //! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
 //! | unpin Release | owner's `await_pins` RMW Acquire | the looker is done with the frame (I4) |
-//! | `rung` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
+//! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 
 use std::collections::VecDeque;
 
@@ -121,7 +121,7 @@ impl Record {
                 os_tid: AtomicI32::new(0),
                 rung: AtomicU32::new(0),
                 heard: AtomicU32::new(0),
-                index: index,
+                index,
                 order: Order::new(),
                 slot: Mutex::new(Slot::new()),
             }
@@ -170,6 +170,7 @@ impl Record {
     }
 
     /// Nudges that reached the handler so far.
+    #[inline]
     pub(crate) fn heard(&self) -> u32 {
         self.heard.load(Ordering::Relaxed)
     }
@@ -189,6 +190,11 @@ impl Record {
         self.rung.load(Ordering::Relaxed)
     }
 
+    /// *handler*: notes that it has blocked our signal in this thread to outlast another handler.
+    pub(crate) fn note_requeued(&self) {
+        self.attention.fetch_or(Attention::REQUEUED, Ordering::Relaxed);
+    }
+
     pub(crate) fn pending_count(&self) -> usize {
         lock(&self.slot).len()
     }
@@ -196,8 +202,7 @@ impl Record {
     /// Opens a new generation. Called under the registry's lock, with nobody attached.
     pub(crate) fn open(&self, generation: u32) {
         let mut slot = lock(&self.slot);
-        self.region
-            .store(Region(self.region().0 & !0xFFFF_FFFF).0, Ordering::Relaxed);
+        self.region.store(Region::IDLE.0, Ordering::Relaxed);
         self.thread.store(0, Ordering::Relaxed);
         self.os_tid.store(0, Ordering::Relaxed);
         self.rung.store(0, Ordering::Relaxed);

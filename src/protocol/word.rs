@@ -9,7 +9,7 @@
 //! attention  63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3       2     1       0
 //!            generation     | pins       | REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
 //! region     63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3     2       1     0
-//!            sequence       | -          | FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
+//!            -              | -          | FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
 //! ```
 //!
 //! The low half of the attention word is the futex word of every wait in this crate.
@@ -108,7 +108,6 @@ impl Region {
     const KIND: u64 = 0b11;
     const LEVEL: u64 = 0b1100;
     const LADDER: u64 = 0x1F0;
-    const SEQUENCE: u64 = 1 << 32;
 
     /// Running, unmasked.
     pub(crate) const IDLE: Self = Self(0);
@@ -135,22 +134,11 @@ impl Region {
         self.0 & bits != 0
     }
 
-    /// Changes with every entry and every exit of a region: equal numbers mean "still in there".
-    pub(crate) const fn sequence(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// The word for a region of `kind` with these ladder bits, entered from here. The mask level stays.
+    /// The word for a region of `kind` with these ladder bits, entered from here. The mask level stays. To leave it,
+    /// this word is put back.
     #[inline(always)]
     pub(crate) const fn entered(self, kind: Kind, ladder: u64) -> Self {
-        Self((self.0 & !(Self::KIND | Self::LADDER) | kind as u64 | ladder).wrapping_add(Self::SEQUENCE))
-    }
-
-    /// The word to go back to when the region that was entered from `outer` ends.
-    #[inline(always)]
-    pub(crate) const fn left(self, outer: Self) -> Self {
-        const LOW: u64 = 0xFFFF_FFFF;
-        Self((self.0 & !LOW).wrapping_add(Self::SEQUENCE) | outer.0 & LOW)
+        Self(self.0 & !(Self::KIND | Self::LADDER) | kind as u64 | ladder)
     }
 
     #[inline(always)]
@@ -185,12 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn leaving_restores_the_outer_region_under_a_new_sequence() {
-        let outer = Region(u64::from(u32::MAX) << 32).entered(Kind::Foreign, Region::FAIL);
+    fn an_inner_region_has_its_own_kind_and_rungs_and_the_outer_level() {
+        let outer = Region::IDLE
+            .with_level(Level::Masked)
+            .entered(Kind::Foreign, Region::FAIL);
         let inner = outer.entered(Kind::Window, 0);
-        let back = inner.left(outer);
-        assert_eq!(back.0 as u32, outer.0 as u32);
-        assert_eq!([outer, inner, back].map(Region::sequence), [0, 1, 2]);
+        let seen = (inner.kind(), inner.level(), inner.0 & Region::LADDER);
+        assert_eq!(seen, (Kind::Window, Level::Masked, 0));
     }
 
     #[test]

@@ -5,8 +5,11 @@
 //! **Signal context:** no.
 
 use crate::current;
+use crate::error::RaiseError;
+use crate::exception::IntoException;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::Attention;
+use crate::receipt::Receipt;
 
 use super::{JoinError, JoinHandle, spawn};
 
@@ -74,7 +77,16 @@ impl<T> StoppableThread<T> {
         self.handle.is_alive()
     }
 
-    /// The handle, to raise, or to join with a time limit.
+    /// Raises `exc` in the thread: [`raise_exc`](crate::raise_exc).
+    ///
+    /// # Errors
+    /// [`RaiseError::NoSuchThread`] if it has ended.
+    #[track_caller]
+    pub fn raise(&self, exc: impl IntoException) -> Result<Receipt, RaiseError> {
+        self.handle.raise(exc)
+    }
+
+    /// The handle, to unpark, or to join with a time limit.
     pub fn handle(&self) -> &JoinHandle<T> {
         &self.handle
     }

@@ -67,6 +67,9 @@ global_asm!(
     cancelled = const CANCELLED,
 );
 
+/// The instruction.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
 unsafe extern "C" {
     fn throwto_0_1_window(
         word: *const u32,
@@ -157,7 +160,29 @@ impl<'a> Context<'a> {
         if self.get(libc::REG_RAX) as i64 != -i64::from(libc::EINTR) || self.get(libc::REG_RCX) != pc {
             return false;
         }
-        code_before::<2>(pc as usize) == [0x0f, 0x05]
+        code_before::<2>(pc as usize) == SYSCALL
+    }
+
+    /// Whether the thread stands right before a system call.
+    pub(crate) fn before_call(&self) -> bool {
+        let pc = self.get(libc::REG_RIP) as *const [u8; 2];
+        // SAFETY: the thread is about to execute the instruction at its program counter, whose page is therefore mapped
+        // and, where code is readable at all, readable; a one-byte instruction at the very end of a mapping is the one
+        // exception, and no function ends in a byte after which control may return there.
+        unsafe { pc.read_volatile() == SYSCALL }
+    }
+
+    /// The number of the call it stands before.
+    pub(crate) fn number_to_call(&self) -> i64 {
+        self.get(libc::REG_RAX) as i64
+    }
+
+    /// Goes behind the call it stands before, as if the call had been made and had given `result`.
+    pub(crate) fn skip_call(&mut self, result: i64) {
+        let behind = self.get(libc::REG_RIP) as i64 + SYSCALL.len() as i64;
+        self.0.uc_mcontext.gregs[libc::REG_RIP as usize] = behind;
+        self.0.uc_mcontext.gregs[libc::REG_RCX as usize] = behind;
+        self.replace_result(result);
     }
 
     /// The number of the call it stands behind, where the registers or the code tell it.

@@ -45,7 +45,6 @@ pub(crate) const RUNG_FAIL: u32 = 3;
 pub(crate) const DEFAULT_SIGNAL: i32 = libc::SIGURG;
 
 struct Installed {
-    signal: libc::c_int,
     previous: libc::sigaction,
     owns: fn(usize) -> Option<&'static Record>,
     of_thread: fn(usize) -> Option<&'static Record>,
@@ -82,7 +81,6 @@ pub(crate) fn install(
     }
     if INSTALLED
         .set(Box::new(Installed {
-            signal,
             previous,
             owns,
             of_thread,
@@ -114,33 +112,6 @@ pub(crate) fn process() -> i32 {
 pub(crate) fn counts() -> (u64, u64, u64) {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     (count(&REQUEUED), count(&FOREIGN), count(&FORGED))
-}
-
-/// What stands in our place now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Ours,
-    /// Another handler has taken the signal; `restarts` if it was installed with `SA_RESTART`.
-    Replaced {
-        restarts: bool,
-    },
-}
-
-/// Looks at who handles the nudge signal now.
-pub(crate) fn standing() -> Standing {
-    let Some(installed) = INSTALLED.get() else {
-        return Standing::Replaced { restarts: false };
-    };
-    let mut now = empty_action();
-    // SAFETY: a query: the kernel writes the present action into `now`.
-    unsafe { libc::sigaction(installed.signal, std::ptr::null(), &raw mut now) };
-    if now.sa_sigaction == on_signal as *const () as usize {
-        Standing::Ours
-    } else {
-        Standing::Replaced {
-            restarts: now.sa_flags & libc::SA_RESTART != 0,
-        }
-    }
 }
 
 fn empty_action() -> libc::sigaction {
@@ -220,22 +191,41 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
         Kind::Window => match crate::platform::arch::classify(context.pc()) {
             Spot::Before => {
                 context.cancel_window();
-                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+                record.note_rung(RUNG_NUDGE);
             }
             Spot::After => {
-                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+                record.note_rung(RUNG_NUDGE);
             }
             Spot::Outside => outlast(record, signal, context),
         },
         Kind::Foreign if region.level() == Level::Uninterruptible => {}
+        Kind::Foreign if context.before_call() => skip(record, region, context),
         Kind::Foreign => {
             if region.has(Region::FAIL) && fail(&record.order, context) {
-                record.rung.fetch_max(RUNG_FAIL, Ordering::Relaxed);
+                record.note_rung(RUNG_FAIL);
             } else if context.after_interrupted_call() {
-                record.rung.fetch_max(RUNG_NUDGE, Ordering::Relaxed);
+                record.note_rung(RUNG_NUDGE);
             }
         }
         Kind::Running | Kind::Waiting => {}
+    }
+}
+
+/// The thread stands right before a system call of foreign code: it is about to make it, or another library's handler was
+/// installed with `SA_RESTART` in our place, passes our signal on, and the kernel has wound the call back. Either way
+/// nothing has happened yet, and the number is in its register. Answers as an interrupted call would have.
+fn skip(record: &'static Record, region: Region, context: &mut Context<'_>) {
+    let substitute = super::substitute::substitute_call(context.number_to_call(), context.syscall_args());
+    match substitute.value() {
+        Some(result) if region.has(Region::FAIL) => {
+            context.skip_call(result as i64);
+            record.note_rung(RUNG_FAIL);
+        }
+        Some(_) => {
+            context.skip_call(-i64::from(libc::EINTR));
+            record.note_rung(RUNG_NUDGE);
+        }
+        None => {}
     }
 }
 
@@ -247,7 +237,7 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
 /// blocked. Then `REQUEUED` keeps it from starting a call, and it unblocks the signal when it has left the window.
 fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
     REQUEUED.fetch_add(1, Ordering::Relaxed);
-    record.notify(Attention::REQUEUED);
+    record.note_requeued();
     context.block(signal);
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }

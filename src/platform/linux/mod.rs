@@ -12,5 +12,8 @@ pub(crate) mod futex;
 pub(crate) mod handler;
 pub(crate) mod membarrier;
 pub(crate) mod nudge;
+pub(crate) mod poll;
 pub(crate) mod probe;
+pub(crate) mod sockaddr;
+pub(crate) mod socket_calls;
 pub(crate) mod substitute;

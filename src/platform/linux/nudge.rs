@@ -97,6 +97,16 @@ pub(crate) fn unblock(signal: libc::c_int) {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
+/// Blocks `signal` in the calling thread.
+#[cfg(test)]
+pub(crate) fn block(signal: libc::c_int) {
+    let mut set = empty_set();
+    // SAFETY: `set` is an initialised signal set.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: changes this thread's mask only.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
 /// Blocks every signal in the calling thread: no handler of the program runs on the driver.
 pub(crate) fn block_all() {
     let mut set = empty_set();

@@ -1,0 +1,427 @@
+//! `Interruptible`: pipes, sockets, connecting, readiness.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
+use throwto::io::{Interruptible, PollFd, connect, connect_timeout, poll, wait_readable, wait_writable};
+use throwto::{Stop, ThreadId, raise_exc, thread};
+
+use crate::stuck::{
+    HANGS, Op, assert_raised, each_is_broken, each_is_broken_under_a_mask, each_raises_at_entry, join,
+    wait_until_blocked,
+};
+
+fn raise_here() {
+    raise_exc(ThreadId::current().unwrap(), Stop).unwrap();
+}
+
+/// A pipe without room.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
+    let (reader, writer) = io::pipe().unwrap();
+    let twin = Interruptible::new(writer.try_clone().unwrap());
+    while wait_writable(&twin, Some(Duration::ZERO)).unwrap() {
+        (&twin).write_all(&[0; 4096]).unwrap();
+    }
+    (reader, writer)
+}
+
+fn full_datagrams() -> (UnixDatagram, UnixDatagram) {
+    let (here, there) = UnixDatagram::pair().unwrap();
+    here.set_nonblocking(true).unwrap();
+    while here.send(&[0; 1024]).is_ok() {}
+    here.set_nonblocking(false).unwrap();
+    (here, there)
+}
+
+/// A listener whose queue is full, so that the kernel lets further connections wait. Keep what fills it.
+struct FullListener {
+    addr: SocketAddr,
+    _listener: std::os::fd::OwnedFd,
+    _queue: Vec<std::os::fd::OwnedFd>,
+}
+
+impl FullListener {
+    fn new() -> Self {
+        let stream = |flags| socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        let listener = stream(SockFlag::SOCK_CLOEXEC);
+        socket::bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+        let bound: SockaddrIn = socket::getsockname(listener.as_raw_fd()).unwrap();
+        let mut queue = Vec::new();
+        for _ in 0..8 {
+            let client = stream(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+            let _ = socket::connect(client.as_raw_fd(), &bound);
+            queue.push(client);
+        }
+        let addr = SocketAddr::from(([127, 0, 0, 1], bound.port()));
+        Self {
+            addr,
+            _listener: listener,
+            _queue: queue,
+        }
+    }
+}
+
+fn udp() -> Interruptible<UdpSocket> {
+    Interruptible::new(UdpSocket::bind("127.0.0.1:0").unwrap())
+}
+
+/// Every operation of `throwto::io`, about to block for ever.
+fn ops() -> Vec<Op> {
+    let dir = tempfile::tempdir().unwrap();
+    let (empty, full) = (|| io::pipe().unwrap(), full_pipe);
+    let (a, b, c, d) = (empty(), empty(), full(), full());
+    let (e, f, g) = (empty(), full(), empty());
+    let (udp1, udp2, udp3, udp4) = (udp(), udp(), udp(), udp());
+    let datagrams = UnixDatagram::pair().unwrap();
+    let (sender, receiver) = full_datagrams();
+    let (slow, slower) = (FullListener::new(), FullListener::new());
+    let tcp = Interruptible::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let tcp2 = Interruptible::new(
+        TcpListener::bind("[::1]:0")
+            .or(TcpListener::bind("127.0.0.1:0"))
+            .unwrap(),
+    );
+    let unix = Interruptible::new(UnixListener::bind(dir.path().join("socket")).unwrap());
+    vec![
+        Op::new("read", move || {
+            (Interruptible::new(&a.0).read(&mut [0; 8]), &a.1).0
+        }),
+        Op::new("readv", move || {
+            (&Interruptible::new(&b.0)).read_vectored(&mut [IoSliceMut::new(&mut [0; 8])])?;
+            Ok(drop(b.1))
+        }),
+        Op::new("write", move || {
+            (Interruptible::new(&c.1).write(b"no room"), &c.0).0
+        }),
+        Op::new("writev", move || {
+            (
+                Interruptible::new(&d.1).write_vectored(&[IoSlice::new(b"no room")]),
+                &d.0,
+            )
+                .0
+        }),
+        Op::new("accept4", move || tcp.accept()),
+        Op::new("accept4", move || tcp2.incoming().next().unwrap()),
+        Op::new("accept4", move || (unix.accept(), dir).0),
+        Op::new("recvfrom", move || udp1.recv(&mut [0; 8])),
+        Op::new("recvfrom", move || udp2.recv_from(&mut [0; 8])),
+        Op::new("recvfrom", move || udp3.peek(&mut [0; 8])),
+        Op::new("recvfrom", move || udp4.peek_from(&mut [0; 8])),
+        Op::new("recvfrom", move || {
+            (Interruptible::new(datagrams.0).recv(&mut [0; 8]), datagrams.1).0
+        }),
+        Op::new("sendto", move || {
+            (Interruptible::new(sender).send(b"no room"), receiver).0
+        }),
+        Op::new("connect", move || (connect(slow.addr), slow).0),
+        Op::new("ppoll", move || {
+            (connect_timeout(&slower.addr, HANGS * 10), slower).0
+        }),
+        Op::new("ppoll", move || (wait_readable(&e.0, None), &e.1).0),
+        Op::new("ppoll", move || {
+            (wait_writable(&f.1, Some(Duration::MAX)), &f.0).0
+        }),
+        Op::new("ppoll", move || {
+            (poll(&mut [PollFd::readable(&g.0)], Some(HANGS * 10)), &g.1).0
+        }),
+    ]
+}
+
+#[test]
+fn every_blocked_operation_is_broken_by_a_raise() {
+    each_is_broken(ops());
+}
+
+#[test]
+fn every_operation_raises_at_entry_what_is_pending() {
+    each_raises_at_entry(ops());
+}
+
+#[test]
+fn every_blocked_operation_is_broken_under_a_mask() {
+    each_is_broken_under_a_mask(ops(), ops());
+}
+
+#[test]
+fn a_pending_raise_wins_at_entry_over_data_and_loses_under_a_mask() {
+    let _attachment = throwto::attach().unwrap();
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(b"abc").unwrap();
+    let mut reader = Interruptible::new(reader);
+    let mut buffer = [0; 8];
+    raise_here();
+    assert_raised(reader.read(&mut buffer));
+    raise_here();
+    throwto::mask(|_| assert_eq!(reader.read(&mut buffer).unwrap(), 3));
+    assert_eq!(&buffer[..3], b"abc");
+    assert!(throwto::safepoint().is_err());
+}
+
+#[test]
+fn an_uninterruptible_read_waits_for_its_data() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let worker = thread::spawn(move || {
+        let read = throwto::uninterruptible(|_| Interruptible::new(reader).read(&mut [0; 8]));
+        (read, throwto::safepoint().is_err())
+    });
+    wait_until_blocked(worker.id(), "read");
+    worker.raise(Stop).unwrap();
+    // The raise needs no time to be ignored: it is in the slot, and the driver has nothing to do with this thread.
+    writer.write_all(b"data").unwrap();
+    let (read, raised_after) = join(worker);
+    assert_eq!(read.unwrap(), 4);
+    assert!(raised_after);
+}
+
+#[test]
+fn a_shielded_read_is_broken_when_the_shield_ends() {
+    let (reader, writer) = io::pipe().unwrap();
+    let worker = thread::spawn(move || {
+        raise_here();
+        let began = Instant::now();
+        let shield = Duration::from_millis(30);
+        let read = throwto::shield(shield, || Interruptible::new(&reader).read(&mut [0; 8]));
+        assert!(began.elapsed() >= shield);
+        read
+    });
+    assert_raised(join(worker));
+    drop(writer);
+}
+
+#[test]
+fn off_attached_threads_it_is_plain_input_and_output() {
+    let (reader, writer) = io::pipe().unwrap();
+    Interruptible::new(writer).write_all(b"plain").unwrap();
+    let mut text = String::new();
+    Interruptible::new(reader).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "plain");
+}
+
+#[test]
+fn descriptors_that_do_not_block_would_block() {
+    let _attachment = throwto::attach().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = Interruptible::new(listener);
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let socket = udp();
+    socket.get_ref().set_nonblocking(true).unwrap();
+    assert_eq!(
+        socket.recv(&mut [0; 8]).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock
+    );
+}
+
+#[test]
+fn time_limits_hold_whether_zero_short_or_endless() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    assert!(!wait_readable(&reader, Some(Duration::ZERO)).unwrap());
+    let began = Instant::now();
+    assert!(!wait_readable(&reader, Some(Duration::from_millis(20))).unwrap());
+    assert!(began.elapsed() >= Duration::from_millis(20));
+    writer.write_all(b"!").unwrap();
+    assert!(wait_readable(&reader, Some(Duration::MAX)).unwrap());
+    let slow = FullListener::new();
+    let error = connect_timeout(&slow.addr, Duration::from_millis(20)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let error = connect_timeout(&slow.addr, Duration::ZERO).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_refused_connection_says_so() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(
+        connect(gone).unwrap_err().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
+    let error = connect_timeout(&gone, HANGS).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(connect(&[][..]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_connection_blocks_again_after_connect_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = connect_timeout(&listener.local_addr().unwrap(), HANGS).unwrap();
+    let worker = thread::spawn(move || stream.read(&mut [0; 8]));
+    wait_until_blocked(worker.id(), "read");
+    worker.raise(Stop).unwrap();
+    assert_raised(join(worker));
+}
+
+#[test]
+fn an_accepted_stream_is_closed_on_exec() {
+    let listener = Interruptible::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let client = TcpStream::connect(listener.get_ref().local_addr().unwrap()).unwrap();
+    let (stream, peer) = listener.accept().unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
+    let flags = nix::fcntl::fcntl(&stream, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+    assert_eq!(
+        flags & nix::fcntl::FdFlag::FD_CLOEXEC.bits(),
+        nix::fcntl::FdFlag::FD_CLOEXEC.bits()
+    );
+}
+
+/// Accepts in a thread under fire. A descriptor that leaked would keep its client waiting.
+#[test]
+fn accept_under_fire_loses_no_connection_and_leaks_no_descriptor() {
+    const CLIENTS: usize = 500;
+    let listener = Interruptible::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    let addr = listener.get_ref().local_addr().unwrap();
+    let (accepted, done) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let (mut connections, mut raises) = (0, 0);
+        while connections < CLIENTS {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    drop(stream);
+                    connections += 1;
+                }
+                Err(error) => {
+                    assert_raised::<()>(Err(error));
+                    raises += 1;
+                }
+            }
+        }
+        accepted.send(()).unwrap();
+        (connections, raises)
+    });
+    let id = worker.id();
+    let raiser = std::thread::spawn(move || {
+        while done.try_recv().is_err() {
+            if let Ok(receipt) = raise_exc(id, Stop) {
+                receipt.wait(HANGS);
+            }
+        }
+    });
+    for _ in 0..CLIENTS {
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.set_read_timeout(Some(HANGS)).unwrap();
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "accepted, and never closed");
+    }
+    let (connections, raises) = join(worker);
+    raiser.join().unwrap();
+    assert_eq!(connections, CLIENTS);
+    assert!(raises > 0);
+}
+
+/// Reads numbered bytes under fire: what is raised has read nothing, what was read is returned.
+#[test]
+fn no_byte_is_lost_or_doubled_by_a_raise_while_reading() {
+    const BYTES: usize = 20_000;
+    let (reader, mut writer) = io::pipe().unwrap();
+    let mut reader = Interruptible::new(reader);
+    let (tell, told) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let (mut read, mut raises) = (0, 0);
+        while read < BYTES {
+            let mut buffer = [0; 7];
+            match reader.read(&mut buffer) {
+                Ok(n) => {
+                    assert!(n > 0);
+                    for byte in &buffer[..n] {
+                        assert_eq!(*byte, (read % 251) as u8, "byte {read}");
+                        read += 1;
+                    }
+                }
+                Err(error) => {
+                    assert_raised::<()>(Err(error));
+                    raises += 1;
+                }
+            }
+        }
+        tell.send(()).unwrap();
+        raises
+    });
+    let id = worker.id();
+    let raiser = std::thread::spawn(move || {
+        while told.try_recv().is_err() {
+            if let Ok(receipt) = raise_exc(id, Stop) {
+                receipt.wait(HANGS);
+            }
+        }
+    });
+    let mut random = Random::new();
+    for at in 0..BYTES {
+        writer.write_all(&[(at % 251) as u8]).unwrap();
+        random.spin();
+    }
+    let raises = join(worker);
+    raiser.join().unwrap();
+    assert!(raises > 0);
+}
+
+/// Writes numbered bytes into a full pipe under fire.
+#[test]
+fn no_byte_is_lost_or_doubled_by_a_raise_while_writing() {
+    const BYTES: usize = 2_000_000;
+    let (mut reader, writer) = io::pipe().unwrap();
+    let mut writer = Interruptible::new(writer);
+    let (tell, told) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let (mut written, mut raises) = (0, 0);
+        let numbered: Vec<u8> = (0..BYTES).map(|at| (at % 251) as u8).collect();
+        while written < BYTES {
+            match writer.write(&numbered[written..]) {
+                Ok(n) => written += n,
+                Err(error) => {
+                    assert_raised::<()>(Err(error));
+                    raises += 1;
+                }
+            }
+        }
+        tell.send(()).unwrap();
+        raises
+    });
+    let id = worker.id();
+    let raiser = std::thread::spawn(move || {
+        while told.try_recv().is_err() {
+            if let Ok(receipt) = raise_exc(id, Stop) {
+                receipt.wait(HANGS);
+            }
+        }
+    });
+    let mut random = Random::new();
+    let (mut read, mut buffer) = (0, [0; 1000]);
+    while read < BYTES {
+        let n = reader.read(&mut buffer).unwrap();
+        assert!(n > 0, "the writer ended after {read} bytes");
+        for byte in &buffer[..n] {
+            assert_eq!(*byte, (read % 251) as u8, "byte {read}");
+            read += 1;
+        }
+        random.spin();
+    }
+    assert!(join(worker) > 0);
+    raiser.join().unwrap();
+}
+
+/// Enough of a generator to vary delays. Its seed is printed: the test harness shows it on failure.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let seed = now.as_nanos() as u64 | 1;
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    fn spin(&mut self) {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        for _ in 0..self.0 % 2000 {
+            std::hint::spin_loop();
+        }
+    }
+}
