@@ -16,6 +16,7 @@ use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use crate::protocol::record::{Owner, Record};
 use crate::protocol::registry::{Full, Registry, ThreadId};
 use crate::protocol::slot::Entry;
+use crate::protocol::word::Kind;
 use crate::runtime;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
@@ -86,7 +87,8 @@ struct Membership {
 /// Keeps the calling thread attached; the thread can be raised into while one of these lives.
 ///
 /// Attachments nest: the thread is detached when the last one is dropped, or at its end. Exceptions that are then still
-/// pending end as [`ReceiptState::TargetEnded`].
+/// pending end as [`ReceiptState::TargetEnded`]. The last one dropped inside a foreign call does not detach: somebody may
+/// be looking at that call. The thread stays attached until another attachment ends outside, at the latest until its end.
 ///
 /// The guard belongs to its thread. Dropping it elsewhere does not compile:
 ///
@@ -111,11 +113,13 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let last = MEMBERSHIP.try_with(|cell| {
-            let mut membership = cell.borrow_mut();
-            let attachments = &mut membership.as_mut()?.attachments;
-            *attachments -= 1;
-            if *attachments == 0 {
-                membership.take()
+            let mut place = cell.borrow_mut();
+            let membership = place.as_mut()?;
+            membership.attachments -= 1;
+            // The regions on this thread's stack write to the record when they end: it is not given back under them.
+            let in_region = membership.owner.region().kind() != Kind::Running;
+            if membership.attachments == 0 && !in_region {
+                place.take()
             } else {
                 None
             }

@@ -269,16 +269,15 @@ fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
         return None;
     }
     let region = record.region();
-    match region.level() {
-        Level::Uninterruptible => return None,
-        Level::Shielded => {
-            let (until, now) = (record.shield_until(), futex::now());
-            if until > now {
-                return (until != u64::MAX && region.kind() != Kind::Running)
-                    .then(|| Duration::from_nanos(until - now));
-            }
+    if region.level() == Level::Uninterruptible {
+        return None;
+    }
+    if region.has(Region::SHIELDED) {
+        let (until, now) = (record.shield_until(), futex::now());
+        if until > now {
+            return (until != u64::MAX && region.kind() != Kind::Running)
+                .then(|| Duration::from_nanos(until - now));
         }
-        Level::Unmasked | Level::Masked => {}
     }
     match region.kind() {
         Kind::Running => return None,

@@ -124,18 +124,13 @@ impl Owner {
     }
 
     #[inline(always)]
-    pub(crate) fn set_level(self, level: Level) -> Level {
-        let region = self.region();
-        self.record
-            .region
-            .store(region.with_level(level).0, Ordering::Release);
-        region.level()
+    pub(crate) fn set_mask(self, level: Level, shielded: bool) {
+        let region = self.region().with_mask(level, shielded);
+        self.record.region.store(region.0, Ordering::Release);
     }
 
-    pub(crate) fn set_shield(self, until: u64) -> u64 {
-        let outer = self.record.shield_until();
+    pub(crate) fn set_shield(self, until: u64) {
         self.record.shield_until.store(until, Ordering::Relaxed);
-        outer
     }
 
     /// Clears `bit` and tells whether it was set.

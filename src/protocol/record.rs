@@ -319,7 +319,7 @@ impl Record {
                 }
             }
             (Kind::Running, _) | (_, Level::Uninterruptible) => Duty::Nothing,
-            (_, Level::Shielded) => {
+            _ if region.has(Region::SHIELDED) => {
                 if self.enlist() {
                     Duty::Later
                 } else {

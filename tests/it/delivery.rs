@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use throwto::{Cancelled, ReceiptState, Rung, Stop, TimedOut, attach, catch, catch_only, foreign, raise_exc, thread};
+use throwto::{
+    Cancelled, ReceiptState, Rung, Stop, TimedOut, attach, catch, catch_only, foreign, raise_exc, thread,
+};
 
 use crate::stage::*;
 
@@ -17,7 +19,10 @@ fn a_delivered_exception_tells_who_where_and_how() {
     worker.raise(Stop).unwrap();
     let raised = join(worker);
     assert_eq!(raised.raised_by(), Some(me));
-    assert_eq!((raised.raised_at().file(), raised.raised_at().line()), (file!(), line));
+    assert_eq!(
+        (raised.raised_at().file(), raised.raised_at().line()),
+        (file!(), line)
+    );
     assert_eq!(raised.rung(), Rung::Wake);
     assert_eq!(raised.type_name(), std::any::type_name::<Stop>());
     assert!(raised.to_string().contains("asked to stop") && format!("{raised:?}").contains("Stop"));
@@ -39,7 +44,9 @@ fn a_rung_that_acted_for_a_revoked_raise_is_not_the_next_ones() {
     let receipt = worker.raise(Stop).unwrap();
     assert!(receipt.revoke());
     drop(writer);
-    until("the worker spins", || info(worker.id()).is_some_and(|t| t.state == throwto::ThreadState::Running));
+    until("the worker spins", || {
+        info(worker.id()).is_some_and(|t| t.state == throwto::ThreadState::Running)
+    });
     worker.raise(TimedOut).unwrap();
     let (end, _interrupted, raised) = join(worker);
     assert_eq!(end, Ok(0));
@@ -93,7 +100,10 @@ fn a_safepoint_in_a_destructor_that_a_panic_runs_never_raises() {
         std::panic::resume_unwind(Box::new("a real panic"));
     }));
     assert!(panic.is_err());
-    assert_eq!((calm.load(Ordering::SeqCst), first.state()), (1, ReceiptState::Pending));
+    assert_eq!(
+        (calm.load(Ordering::SeqCst), first.state()),
+        (1, ReceiptState::Pending)
+    );
 
     // The same while an exception unwinds: the second waits.
     raise_exc(me, Cancelled).unwrap();
@@ -136,12 +146,22 @@ fn an_exception_that_unwinds_makes_no_noise_and_a_panic_does() {
             before(panic);
         }
     }));
-    let worker = thread::Builder::new().name(NAME).spawn(|| loop { throwto::safepoint_unwind() }).unwrap();
+    let worker = thread::Builder::new()
+        .name(NAME)
+        .spawn(|| {
+            loop {
+                throwto::safepoint_unwind()
+            }
+        })
+        .unwrap();
     worker.raise(Stop).unwrap();
     let ended: Result<(), _> = worker.join();
     assert!(matches!(ended, Err(thread::JoinError::Raised(_))));
     assert_eq!(HOOKED.load(Ordering::SeqCst), 0);
-    let worker = thread::Builder::new().name(NAME).spawn(|| panic!("a real one")).unwrap();
+    let worker = thread::Builder::new()
+        .name(NAME)
+        .spawn(|| panic!("a real one"))
+        .unwrap();
     let ended: Result<(), _> = worker.join();
     match ended {
         Err(thread::JoinError::Panicked(payload)) => {
@@ -175,7 +195,10 @@ fn as_an_io_error_it_is_never_one_that_std_retries() {
     assert_eq!(receipt.state(), ReceiptState::Caught);
     ledger.balance();
     let other = std::io::Error::from(std::io::ErrorKind::NotFound);
-    assert_eq!(throwto::Raised::from_io(other).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(
+        throwto::Raised::from_io(other).unwrap_err().kind(),
+        std::io::ErrorKind::NotFound
+    );
 }
 
 #[test]
@@ -217,7 +240,12 @@ fn exceptions_race_with_results_and_panics_without_loss() {
     });
     let mut receipts = Vec::new();
     for _ in 0..3000 {
-        receipts.push(throwto::Raise::new(Numbered::new(&ledger)).queue().to(&worker).unwrap());
+        receipts.push(
+            throwto::Raise::new(Numbered::new(&ledger))
+                .queue()
+                .to(&worker)
+                .unwrap(),
+        );
     }
     worker.raise(Stop).unwrap();
     assert_eq!(join(worker), (0..3000).collect::<Vec<_>>());

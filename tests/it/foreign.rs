@@ -82,7 +82,11 @@ fn a_call_that_fails_because_a_callback_polled_is_raised() {
     let outcome = Call::new("polls").try_run(|| {
         assert!(!throwto::pending());
         raise_exc(me, Stop).unwrap();
-        if throwto::pending() { Err("interrupted") } else { Ok(()) }
+        if throwto::pending() {
+            Err("interrupted")
+        } else {
+            Ok(())
+        }
     });
     assert!(matches!(outcome, Err(CallError::Raised(raised)) if raised.is::<Stop>()));
 }
@@ -100,7 +104,9 @@ fn broken<T: Send + 'static>(place: &str, body: impl FnOnce() -> T + Send + 'sta
 #[test]
 fn the_nudge_breaks_a_raw_read() {
     let (reader, _writer) = io::pipe().unwrap();
-    let (read, after) = broken("read(", move || (foreign::call(|| raw_read(&reader)).unwrap(), spin()));
+    let (read, after) = broken("read(", move || {
+        (foreign::call(|| raw_read(&reader)).unwrap(), spin())
+    });
     assert_eq!((read, after.rung()), (Err(libc::EINTR), Rung::Nudge));
 }
 
@@ -132,14 +138,22 @@ fn the_fail_rung_ends_the_accept_of_std() {
     });
     assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
     let client = std::net::TcpStream::connect(address).unwrap();
-    assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap(), "the listener works on");
+    assert_eq!(
+        listener.accept().unwrap().1,
+        client.local_addr().unwrap(),
+        "the listener works on"
+    );
 }
 
 #[test]
 fn the_fail_rung_ends_polls_and_sleeps_as_timed_out() {
     let (reader, _writer) = io::pipe().unwrap();
     let polled = broken("poll(", move || {
-        let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 7 };
+        let mut poll = libc::pollfd {
+            fd: reader.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 7,
+        };
         let ready = failing(|| {
             loop {
                 // SAFETY: one pollfd, borrowed for the call.
@@ -191,10 +205,14 @@ fn the_same_thread_is_freed_again_and_again() {
     let (reader, _writer) = io::pipe().unwrap();
     let worker = thread::spawn(move || {
         (0..50)
-            .map(|_| Call::new("read").fail_syscalls().try_run(|| match stubborn_read(&reader).0 {
-                Ok(read) => Ok(read),
-                Err(errno) => Err(io::Error::from_raw_os_error(errno)),
-            }))
+            .map(|_| {
+                Call::new("read")
+                    .fail_syscalls()
+                    .try_run(|| match stubborn_read(&reader).0 {
+                        Ok(read) => Ok(read),
+                        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+                    })
+            })
             .filter(|read| matches!(read, Err(CallError::Raised(raised)) if raised.is::<Stop>()))
             .count()
     });
@@ -236,7 +254,11 @@ fn the_hook_ends_a_call_that_no_signal_can() {
     let library = Arc::new(Library::default());
     let worker = {
         let library = Arc::clone(&library);
-        thread::spawn(move || Call::new("library").unblock(|| library.interrupt()).try_run(|| library.work()))
+        thread::spawn(move || {
+            Call::new("library")
+                .unblock(|| library.interrupt())
+                .try_run(|| library.work())
+        })
     };
     until_blocked(worker.id(), "futex wait");
     assert_eq!(info(worker.id()).unwrap().region, Some("library"));
@@ -288,7 +310,10 @@ fn a_hook_that_panics_is_counted_and_the_ladder_goes_on() {
                 }
                 library.interrupt();
             };
-            Call::new("bad hook").unblock(hook).try_run(|| library.work()).is_err()
+            Call::new("bad hook")
+                .unblock(hook)
+                .try_run(|| library.work())
+                .is_err()
         })
     };
     until_blocked(worker.id(), "futex wait");
@@ -354,7 +379,11 @@ fn regions_nest_and_each_is_left_as_it_was_entered() {
     let _attachment = attach().unwrap();
     let seen = Mutex::new(Vec::new());
     let me = throwto::ThreadId::current().unwrap();
-    let look = || seen.lock().unwrap().push(info(me).map(|t| (t.state, t.region)).unwrap());
+    let look = || {
+        seen.lock()
+            .unwrap()
+            .push(info(me).map(|t| (t.state, t.region)).unwrap())
+    };
     look();
     Call::new("outer")
         .run(|| {
@@ -375,7 +404,10 @@ fn regions_nest_and_each_is_left_as_it_was_entered() {
     assert_eq!(seen[1], foreign("outer"));
     assert_eq!(seen[2], foreign("inner"));
     assert_eq!(seen[3], (ThreadState::Foreign, None));
-    assert_eq!(seen[4..], [foreign("inner"), foreign("outer"), (ThreadState::Running, None)]);
+    assert_eq!(
+        seen[4..],
+        [foreign("inner"), foreign("outer"), (ThreadState::Running, None)]
+    );
 }
 
 #[test]
@@ -401,7 +433,11 @@ fn a_panic_inside_leaves_every_region() {
     let _attachment = attach().unwrap();
     let me = throwto::ThreadId::current().unwrap();
     let panic = std::panic::catch_unwind(|| {
-        foreign::call(|| Call::new("inner").unblock(|| ()).run(|| std::panic::resume_unwind(Box::new(()))))
+        foreign::call(|| {
+            Call::new("inner")
+                .unblock(|| ())
+                .run(|| std::panic::resume_unwind(Box::new(())))
+        })
     });
     let panic: Result<Result<Result<(), Raised>, Raised>, _> = panic;
     assert!(panic.is_err());
@@ -437,7 +473,10 @@ fn a_restarting_handler_of_somebody_else_keeps_nobody_stuck() {
     action.sa_sigaction = restarting as *const () as usize;
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: installs the handler above; nobody else here uses SIGUSR2.
-    assert_eq!(unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()) }, 0);
+    assert_eq!(
+        unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()) },
+        0
+    );
     let (reader, _writer) = io::pipe().unwrap();
     let worker = thread::spawn(move || failing(|| stubborn_read(&reader)).0);
     until_blocked(worker.id(), "read(");
@@ -482,13 +521,21 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
     let (first, second, third) = other.join().unwrap();
     assert_eq!(second, Err(libc::ECANCELED));
     assert_eq!((first, third), (Err(libc::EINTR), Ok(1)));
-    assert!(matches!(os::interrupt(tid, Rung::Nudge), Err(RaiseError::NoSuchThread { .. })));
-    assert!(matches!(os::interrupt(tid, Rung::Hook), Err(RaiseError::Unsupported { .. })));
+    assert!(matches!(
+        os::interrupt(tid, Rung::Nudge),
+        Err(RaiseError::NoSuchThread { .. })
+    ));
+    assert!(matches!(
+        os::interrupt(tid, Rung::Hook),
+        Err(RaiseError::Unsupported { .. })
+    ));
 }
 
 fn until_in_read(tid: OsTid) {
     let path = format!("/proc/self/task/{tid}/syscall");
-    until("in read", || std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("0 ")));
+    until("in read", || {
+        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("0 "))
+    });
 }
 
 #[test]
@@ -505,9 +552,14 @@ fn a_lock_inside_a_library_is_refused_by_name() {
     };
     let tid = tid.recv().unwrap();
     let path = format!("/proc/self/task/{tid}/syscall");
-    until("in futex", || std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("202 ")));
+    until("in futex", || {
+        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("202 "))
+    });
     let refused = os::interrupt(tid, Rung::Fail);
-    assert!(matches!(refused, Err(RaiseError::Refused { call: "futex", .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(RaiseError::Refused { call: "futex", .. })),
+        "{refused:?}"
+    );
     drop(held);
     other.join().unwrap();
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use throwto::os::OsTid;
-use throwto::{Interrupted, RaiseError, ReceiptState, Stop, ThreadId, ThreadState, attach, foreign, raise_exc, thread};
+use throwto::{
+    Interrupted, RaiseError, ReceiptState, Stop, ThreadId, ThreadState, attach, foreign, raise_exc, thread,
+};
 
 use crate::stage::*;
 
@@ -29,7 +31,10 @@ fn an_old_id_never_reaches_the_next_holder_of_its_number() {
     drop(first);
     let second = attach().unwrap();
     assert_ne!(old, second.id());
-    assert!(matches!(raise_exc(old, Numbered::new(&ledger)), Err(RaiseError::NoSuchThread { .. })));
+    assert!(matches!(
+        raise_exc(old, Numbered::new(&ledger)),
+        Err(RaiseError::NoSuchThread { .. })
+    ));
     ledger.balance();
     assert!(throwto::safepoint().is_ok());
     assert_eq!(raise_exc(OsTid::current(), Stop).unwrap().target(), second.id());
@@ -77,10 +82,16 @@ fn attachments_nest_and_end_with_the_last() {
     let id = inner.id();
     drop(outer);
     raise_exc(id, Stop).unwrap();
-    assert!(throwto::safepoint().is_err(), "in whatever order they are dropped");
+    assert!(
+        throwto::safepoint().is_err(),
+        "in whatever order they are dropped"
+    );
     let late = raise_exc(id, Stop).unwrap();
     drop(inner);
-    assert_eq!((ThreadId::current(), late.state()), (None, ReceiptState::TargetEnded));
+    assert_eq!(
+        (ThreadId::current(), late.state()),
+        (None, ReceiptState::TargetEnded)
+    );
     assert!(throwto::safepoint().is_ok());
 }
 
@@ -108,12 +119,19 @@ fn a_guard_dropped_inside_a_foreign_call_keeps_the_record_until_after() {
             .run(move || {
                 drop(attachment);
                 // Somebody else moves in, if anybody can.
-                let other = thread::Builder::new().name("moves in").spawn(thread::park).unwrap();
+                let other = thread::Builder::new()
+                    .name("moves in")
+                    .spawn(thread::park)
+                    .unwrap();
                 until_waiting(other.id());
                 other
             })
             .unwrap();
-        assert_eq!(info(others.id()).unwrap().state, ThreadState::Waiting, "its region is its own");
+        assert_eq!(
+            info(others.id()).unwrap().state,
+            ThreadState::Waiting,
+            "its region is its own"
+        );
         others.raise(Stop).unwrap();
         join(others).unwrap_err();
         id
@@ -145,10 +163,16 @@ fn a_guard_dropped_inside_a_region_may_be_followed_by_another() {
 #[test]
 fn a_member_is_found_by_all_its_names_and_shown_with_its_parent() {
     let parent = attach().unwrap();
-    let worker = thread::Builder::new().name("shown").spawn(|| thread::sleep(FOREVER)).unwrap();
+    let worker = thread::Builder::new()
+        .name("shown")
+        .spawn(|| thread::sleep(FOREVER))
+        .unwrap();
     until_waiting(worker.id());
     let seen = info(worker.id()).unwrap();
-    assert_eq!((seen.name.as_deref(), seen.parent, seen.pending), (Some("shown"), Some(parent.id()), 0));
+    assert_eq!(
+        (seen.name.as_deref(), seen.parent, seen.pending),
+        (Some("shown"), Some(parent.id()), 0)
+    );
     assert!(!seen.nudge_blocked);
     assert_ne!(seen.os_tid, OsTid::current());
     raise_exc(seen.os_tid, Stop).unwrap();
@@ -165,7 +189,8 @@ fn ids_of_ended_threads_name_nobody_for_every_call() {
     assert_eq!(throwto::set_async_exc(id, None), 0);
     assert!(!thread::unpark(id));
     assert!(throwto::raise_all(id, throwto::ExcType::of::<Stop>()).is_empty());
-    let dead = throwto::raise_until_dead(id, throwto::ExcType::of::<Stop>(), throwto::Retry::default()).unwrap();
+    let dead =
+        throwto::raise_until_dead(id, throwto::ExcType::of::<Stop>(), throwto::Retry::default()).unwrap();
     assert_eq!(dead.raises, 0);
     let _ = Arc::new(());
 }

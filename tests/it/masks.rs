@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use throwto::{Interrupted, Stop, attach, bracket, catch, foreign, mask, raise_exc, shield, thread, uninterruptible};
+use throwto::{
+    Interrupted, Stop, attach, bracket, catch, foreign, mask, raise_exc, shield, thread, uninterruptible,
+};
 
 use crate::stage::*;
 
@@ -122,7 +124,9 @@ fn a_shield_that_is_over_leaves_the_masks_around_and_inside_it() {
         assert_eq!(levels(), UNMASKED);
     });
     mask(|m| {
-        shield(Duration::ZERO, || assert_eq!(levels(), MASKED, "a shield that is over inside a mask"));
+        shield(Duration::ZERO, || {
+            assert_eq!(levels(), MASKED, "a shield that is over inside a mask")
+        });
         m.restore(|| shield(Duration::ZERO, || assert_eq!(levels(), UNMASKED)));
         assert_eq!(levels(), MASKED);
     });
@@ -150,7 +154,9 @@ fn a_shield_ends_a_wait_at_its_deadline_whether_raised_before_or_during() {
     let _attachment = attach().unwrap();
     raise_at_self();
     let start = Instant::now();
-    shield(Duration::from_millis(30), || assert!(thread::sleep(FOREVER).is_err()));
+    shield(Duration::from_millis(30), || {
+        assert!(thread::sleep(FOREVER).is_err())
+    });
     assert!(start.elapsed() >= Duration::from_millis(30));
 
     let worker = thread::spawn(|| {
@@ -221,9 +227,8 @@ fn a_masked_foreign_call_that_was_entered_with_a_raise_pending_is_still_broken()
             while !throwto::pending() {
                 std::hint::spin_loop();
             }
-            let read = foreign::Call::new("read").try_run(|| {
-                raw_read(&reader).map_err(std::io::Error::from_raw_os_error)
-            });
+            let read = foreign::Call::new("read")
+                .try_run(|| raw_read(&reader).map_err(std::io::Error::from_raw_os_error));
             matches!(read, Err(foreign::CallError::Raised(_)))
         })
     });
@@ -236,7 +241,10 @@ fn uninterruptible_waits_are_left_alone_to_their_end() {
     let worker = thread::spawn(|| uninterruptible(|_| thread::park().is_ok()));
     until_waiting(worker.id());
     let receipt = worker.raise(Stop).unwrap();
-    assert_eq!(receipt.wait(Duration::from_millis(50)), throwto::ReceiptState::Pending);
+    assert_eq!(
+        receipt.wait(Duration::from_millis(50)),
+        throwto::ReceiptState::Pending
+    );
     worker.unpark();
     assert!(join(worker));
 }
@@ -264,7 +272,11 @@ fn every_way_out_restores_the_level() {
     assert!(quiet.is_err());
     assert_eq!(levels(), UNMASKED);
     mask(|_| {
-        let through = catch(|| shield(FOREVER, || uninterruptible(|m| m.restore(|| std::panic::resume_unwind(Box::new(7))))));
+        let through = catch(|| {
+            shield(FOREVER, || {
+                uninterruptible(|m| m.restore(|| std::panic::resume_unwind(Box::new(7))))
+            })
+        });
         let _: Result<(), _> = through;
     });
 }
@@ -299,7 +311,10 @@ fn masks_are_not_inherited() {
 
 #[test]
 fn an_unattached_thread_just_runs() {
-    assert_eq!(mask(|m| m.restore(|| uninterruptible(|_| shield(Duration::ZERO, || 7)))), 7);
+    assert_eq!(
+        mask(|m| m.restore(|| uninterruptible(|_| shield(Duration::ZERO, || 7)))),
+        7
+    );
 }
 
 #[test]
@@ -321,7 +336,11 @@ fn handlers_run_masked() {
 fn a_bracket_releases_masked_on_every_way_out() {
     let _attachment = attach().unwrap();
     let mut seen = Vec::new();
-    let used = bracket(|| levels(), |acquired| (*acquired, levels()), |_| seen.push(levels()));
+    let used = bracket(
+        || levels(),
+        |acquired| (*acquired, levels()),
+        |_| seen.push(levels()),
+    );
     assert_eq!((used, &seen[..]), ((MASKED, UNMASKED), &[MASKED][..]));
 
     let mut released = None;

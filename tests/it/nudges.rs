@@ -33,7 +33,12 @@ fn the_nudge_repeats_until_the_region_ends() {
     let (reader, writer) = io::pipe().unwrap();
     let worker = {
         let count = Arc::clone(&count);
-        thread::spawn(move || (foreign::call(|| counted_read(&reader, &count)).unwrap(), throwto::safepoint()))
+        thread::spawn(move || {
+            (
+                foreign::call(|| counted_read(&reader, &count)).unwrap(),
+                throwto::safepoint(),
+            )
+        })
     };
     until_blocked(worker.id(), "read(");
     let start = Instant::now();
@@ -86,7 +91,10 @@ fn a_revoked_raise_interrupts_nobody_any_more() {
         }
         let settled = count.load(Ordering::SeqCst);
         assert!(quiet_for(Duration::from_millis(300)));
-        assert!(count.load(Ordering::SeqCst) <= settled + 1, "a storm after the last revoke");
+        assert!(
+            count.load(Ordering::SeqCst) <= settled + 1,
+            "a storm after the last revoke"
+        );
         drop(writer);
         assert_eq!(join(worker), Ok(0));
         let _ = fail;
@@ -115,9 +123,16 @@ fn a_masked_running_target_gets_no_signal() {
 #[test]
 fn an_uninterruptible_target_gets_no_signal_even_in_a_region() {
     assert!(!heard_a_signal(|quiet| uninterruptible(|_| quiet())));
-    assert!(!heard_a_signal(|quiet| uninterruptible(|_| foreign::call(quiet).unwrap())));
-    assert!(!heard_a_signal(|quiet| shield(FOREVER, || foreign::call(quiet).unwrap())));
-    assert!(!heard_a_signal(|quiet| uninterruptible(|_| Call::new("x").fail_syscalls().run(quiet).unwrap())));
+    assert!(!heard_a_signal(|quiet| uninterruptible(
+        |_| foreign::call(quiet).unwrap()
+    )));
+    assert!(!heard_a_signal(
+        |quiet| shield(FOREVER, || foreign::call(quiet).unwrap())
+    ));
+    assert!(!heard_a_signal(|quiet| uninterruptible(|_| Call::new("x")
+        .fail_syscalls()
+        .run(quiet)
+        .unwrap())));
 }
 
 #[test]

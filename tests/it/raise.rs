@@ -6,14 +6,17 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use throwto::os::OsTid;
 use throwto::{
-    Cancelled, ExcType, Interrupted, Raise, RaiseError, Raised, ReceiptState, Stop, ThreadId, TimedOut, attach,
-    raise_all, raise_exc, set_async_exc, thread,
+    Cancelled, ExcType, Interrupted, Raise, RaiseError, Raised, ReceiptState, Stop, ThreadId, TimedOut,
+    attach, raise_all, raise_exc, set_async_exc, thread,
 };
 
 use crate::stage::*;
 
 fn sleeper(name: &str) -> thread::JoinHandle<Result<(), Raised>> {
-    let worker = thread::Builder::new().name(name).spawn(|| thread::sleep(FOREVER)).unwrap();
+    let worker = thread::Builder::new()
+        .name(name)
+        .spawn(|| thread::sleep(FOREVER))
+        .unwrap();
     until_waiting(worker.id());
     worker
 }
@@ -32,7 +35,11 @@ fn one_match_is_raised_into_by_id_number_and_name() {
         let raised = join(worker).unwrap_err();
         assert!(raised.is::<Stop>());
         assert_eq!(raised.raised_at().file(), file!());
-        assert_eq!(receipt.state(), ReceiptState::Caught, "at the latest with its thread's end");
+        assert_eq!(
+            receipt.state(),
+            ReceiptState::Caught,
+            "at the latest with its thread's end"
+        );
     }
 }
 
@@ -65,7 +72,10 @@ fn an_ambiguous_raise_is_seen_by_nobody() {
     for worker in workers {
         assert_eq!(info(worker.id()).unwrap().pending, 0);
         worker.raise(Stop).unwrap();
-        assert!(join(worker).unwrap_err().is::<Stop>(), "only what was raised later");
+        assert!(
+            join(worker).unwrap_err().is::<Stop>(),
+            "only what was raised later"
+        );
     }
 }
 
@@ -89,7 +99,10 @@ fn ambiguous_raises_raced_with_exits_and_deliveries_never_deliver() {
                             _ => throwto::safepoint(),
                         };
                         if let Err(raised) = met {
-                            assert!(delivered.lock().unwrap().insert(number_of(&raised)), "delivered twice");
+                            assert!(
+                                delivered.lock().unwrap().insert(number_of(&raised)),
+                                "delivered twice"
+                            );
                         }
                         std::thread::yield_now();
                     }
@@ -117,19 +130,27 @@ fn ambiguous_raises_raced_with_exits_and_deliveries_never_deliver() {
         }
         (refused, receipts)
     };
-    let outcomes: Vec<_> =
-        std::thread::scope(|s| [s.spawn(|| raise(3000)), s.spawn(|| raise(3000))].map(|r| r.join().unwrap()).into());
+    let outcomes: Vec<_> = std::thread::scope(|s| {
+        [s.spawn(|| raise(3000)), s.spawn(|| raise(3000))]
+            .map(|r| r.join().unwrap())
+            .into()
+    });
     over.store(true, Ordering::Relaxed);
     targets.into_iter().for_each(|t| t.join().unwrap());
     let delivered = delivered.lock().unwrap();
     let mut accepted = 0;
     let outcomes: Vec<(Vec<u64>, Vec<(u64, throwto::Receipt)>)> = outcomes;
     for (refused, receipts) in outcomes {
-        assert!(refused.iter().all(|number| !delivered.contains(number)), "a refused raise was delivered");
+        assert!(
+            refused.iter().all(|number| !delivered.contains(number)),
+            "a refused raise was delivered"
+        );
         for (number, receipt) in receipts {
             accepted += usize::from(delivered.contains(&number));
             match fate(&receipt) {
-                ReceiptState::Caught => assert!(delivered.contains(&number), "{number} was delivered to nobody"),
+                ReceiptState::Caught => {
+                    assert!(delivered.contains(&number), "{number} was delivered to nobody")
+                }
                 ReceiptState::TargetEnded => assert!(!delivered.contains(&number)),
                 other => panic!("{number}: {other:?}"),
             }
@@ -143,7 +164,11 @@ fn ambiguous_raises_raced_with_exits_and_deliveries_never_deliver() {
 fn raising_at_oneself_works_by_every_name() {
     let own = || {
         let attachment = attach().unwrap();
-        let targets: [throwto::Target; 3] = [attachment.id().into(), OsTid::current().into(), "narcissus".into()];
+        let targets: [throwto::Target; 3] = [
+            attachment.id().into(),
+            OsTid::current().into(),
+            "narcissus".into(),
+        ];
         for target in targets {
             let receipt = raise_exc(target, Interrupted).unwrap();
             assert!(throwto::pending());
@@ -154,7 +179,12 @@ fn raising_at_oneself_works_by_every_name() {
             assert_eq!(receipt.state(), ReceiptState::Caught);
         }
     };
-    std::thread::Builder::new().name("narcissus".into()).spawn(own).unwrap().join().unwrap();
+    std::thread::Builder::new()
+        .name("narcissus".into())
+        .spawn(own)
+        .unwrap()
+        .join()
+        .unwrap();
 }
 
 #[test]
@@ -181,8 +211,15 @@ fn set_async_exc_sets_every_match_replaces_and_clears() {
     let ledger = Ledger::new();
     let first = raise_exc(me, Numbered::new(&ledger)).unwrap();
     let second = raise_exc(me, Other::new(&ledger)).unwrap();
-    assert_eq!(set_async_exc(me, Some(ExcType::of::<Stop>())), 1, "the whole slot is replaced");
-    assert_eq!((first.state(), second.state()), (ReceiptState::Superseded, ReceiptState::Superseded));
+    assert_eq!(
+        set_async_exc(me, Some(ExcType::of::<Stop>())),
+        1,
+        "the whole slot is replaced"
+    );
+    assert_eq!(
+        (first.state(), second.state()),
+        (ReceiptState::Superseded, ReceiptState::Superseded)
+    );
     ledger.balance();
     assert!(throwto::safepoint().unwrap_err().is::<Stop>());
     assert!(throwto::safepoint().is_ok());
@@ -206,7 +243,10 @@ fn the_value_of_a_type_is_made_in_the_target() {
     let worker = sleeper("maker");
     let id = worker.id();
     assert_eq!(set_async_exc(&worker, Some(ExcType::of::<MadeIn>())), 1);
-    assert_eq!(join(worker).unwrap_err().downcast::<MadeIn>().unwrap().0, Some(id));
+    assert_eq!(
+        join(worker).unwrap_err().downcast::<MadeIn>().unwrap().0,
+        Some(id)
+    );
 }
 
 #[test]
@@ -215,7 +255,9 @@ fn a_broadcast_gives_each_match_its_receipt() {
     let receipts = raise_all("crowd", ExcType::of::<Cancelled>());
     let targets: HashSet<_> = receipts.iter().map(throwto::Receipt::target).collect();
     assert_eq!(targets, workers.iter().map(thread::JoinHandle::id).collect());
-    workers.into_iter().for_each(|w| assert!(join(w).unwrap_err().is::<Cancelled>()));
+    workers
+        .into_iter()
+        .for_each(|w| assert!(join(w).unwrap_err().is::<Cancelled>()));
     assert!(receipts.iter().all(|r| fate(r) == ReceiptState::Caught));
 }
 
@@ -236,12 +278,17 @@ fn distinct_types_come_in_the_order_of_their_raises() {
 fn a_retry_of_the_same_type_supersedes_and_does_not_pile_up() {
     let ledger = Ledger::new();
     let attachment = attach().unwrap();
-    let receipts: Vec<_> = (0..10).map(|_| raise_exc(attachment.id(), Numbered::new(&ledger)).unwrap()).collect();
+    let receipts: Vec<_> = (0..10)
+        .map(|_| raise_exc(attachment.id(), Numbered::new(&ledger)).unwrap())
+        .collect();
     assert_eq!(info(attachment.id()).unwrap().pending, 1);
     assert_eq!(ledger.drops_of(8), 1, "the superseded are dropped at once");
     assert_eq!(number_of(&throwto::safepoint().unwrap_err()), 9);
     assert!(throwto::safepoint().is_ok());
-    let superseded = receipts.iter().filter(|r| r.state() == ReceiptState::Superseded).count();
+    let superseded = receipts
+        .iter()
+        .filter(|r| r.state() == ReceiptState::Superseded)
+        .count();
     assert_eq!((superseded, receipts[9].state()), (9, ReceiptState::Caught));
     ledger.balance();
 }
@@ -251,11 +298,16 @@ fn queued_raises_are_all_kept_in_order() {
     let ledger = Ledger::new();
     let attachment = attach().unwrap();
     for _ in 0..3 {
-        Raise::new(Numbered::new(&ledger)).queue().to(attachment.id()).unwrap();
+        Raise::new(Numbered::new(&ledger))
+            .queue()
+            .to(attachment.id())
+            .unwrap();
     }
     raise_exc(attachment.id(), Numbered::new(&ledger)).unwrap();
     let last = raise_exc(attachment.id(), Numbered::new(&ledger)).unwrap();
-    let numbers: Vec<_> = std::iter::from_fn(|| throwto::safepoint().err()).map(|r| number_of(&r)).collect();
+    let numbers: Vec<_> = std::iter::from_fn(|| throwto::safepoint().err())
+        .map(|r| number_of(&r))
+        .collect();
     assert_eq!(numbers, [0, 1, 2, 4], "a plain raise supersedes only a plain one");
     assert_eq!(last.state(), ReceiptState::Caught);
     ledger.balance();
@@ -314,7 +366,10 @@ fn exceptions_are_dropped_outside_every_lock() {
         raise_exc(me, boxed()).unwrap();
         drop(attachment);
     };
-    let thread = std::thread::Builder::new().name("whoever is dropped into".into()).spawn(body).unwrap();
+    let thread = std::thread::Builder::new()
+        .name("whoever is dropped into".into())
+        .spawn(body)
+        .unwrap();
     until("every destructor returns", || thread.is_finished());
     thread.join().unwrap();
 }
@@ -341,7 +396,9 @@ fn a_superseded_exception_is_dropped_with_no_pin_held() {
     let displaced = OnDrop(Box::new(move || {
         // Lets the worker leave its region, and waits until it has.
         drop(writer.take());
-        until("the worker has left its region", || seen.load(Ordering::SeqCst) == 1);
+        until("the worker has left its region", || {
+            seen.load(Ordering::SeqCst) == 1
+        });
     }) as Box<dyn FnMut() + Send>);
     raise_exc("pinned by name", displaced).unwrap();
     let nothing = OnDrop(Box::new(|| ()) as Box<dyn FnMut() + Send>);

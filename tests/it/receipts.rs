@@ -46,7 +46,11 @@ fn taking_the_value_out_counts_as_caught() {
     let receipt = raise_exc(attachment.id(), Numbered::new(&ledger)).unwrap();
     let raised = throwto::safepoint().unwrap_err();
     let raised = raised.downcast::<Other>().unwrap_err();
-    assert_eq!(receipt.state(), ReceiptState::Delivered, "a refused downcast changes nothing");
+    assert_eq!(
+        receipt.state(),
+        ReceiptState::Delivered,
+        "a refused downcast changes nothing"
+    );
     let value = raised.downcast::<Numbered>().unwrap();
     assert_eq!((receipt.state(), ledger.drops_of(0)), (ReceiptState::Caught, 0));
     drop(value);
@@ -83,7 +87,10 @@ fn a_target_that_ends_settles_what_it_never_met() {
         assert_eq!(ledger.drops_of(number), 1, "dropped before the receipt says so");
         let gone = worker.id();
         join(worker);
-        assert!(matches!(raise_exc(gone, Stop), Err(RaiseError::NoSuchThread { .. })));
+        assert!(matches!(
+            raise_exc(gone, Stop),
+            Err(RaiseError::NoSuchThread { .. })
+        ));
     }
     ledger.balance();
 }
@@ -109,7 +116,9 @@ fn many_waiters_on_one_receipt_are_all_woken() {
     std::thread::scope(|s| {
         let waiters: Vec<_> = (0..4).map(|_| s.spawn(|| fate(&receipt))).collect();
         worker.unpark();
-        waiters.into_iter().for_each(|w| assert_eq!(w.join().unwrap(), ReceiptState::TargetEnded));
+        waiters
+            .into_iter()
+            .for_each(|w| assert_eq!(w.join().unwrap(), ReceiptState::TargetEnded));
     });
     join(worker);
 }
@@ -148,7 +157,11 @@ fn revoking_and_delivering_never_both_win() {
 
 #[test]
 fn an_exception_that_ends_its_thread_is_caught_with_it() {
-    let worker = thread::spawn(|| loop { throwto::safepoint_unwind() });
+    let worker = thread::spawn(|| {
+        loop {
+            throwto::safepoint_unwind()
+        }
+    });
     let receipt = worker.raise(Stop).unwrap();
     assert_eq!(fate(&receipt), ReceiptState::Caught);
     let error = worker.join().map(|()| ()).unwrap_err();
@@ -191,7 +204,10 @@ fn a_destructor_that_panics_loses_nobody() {
 /// A raiser by name holds pins: they go even when a destructor panics on the way out, or the target could never leave.
 #[test]
 fn a_raiser_that_panics_lets_its_target_go() {
-    let worker = thread::Builder::new().name("held by a pin").spawn(thread::park).unwrap();
+    let worker = thread::Builder::new()
+        .name("held by a pin")
+        .spawn(thread::park)
+        .unwrap();
     throwto::uninterruptible(|_| ());
     until_waiting(worker.id());
     let masked = thread::Builder::new()

@@ -102,7 +102,11 @@ pub fn number_of(raised: &Raised) -> u64 {
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !done() {
-        assert!(Instant::now() < deadline, "never seen: {what}; threads: {:#?}", threads());
+        assert!(
+            Instant::now() < deadline,
+            "never seen: {what}; threads: {:#?}",
+            threads()
+        );
         std::thread::sleep(Duration::from_micros(50));
     }
 }
@@ -114,16 +118,17 @@ pub fn info(id: ThreadId) -> Option<ThreadInfo> {
 /// Waits until the thread is blocked where `place` says: the beginning of its `where_blocked`.
 #[track_caller]
 pub fn until_blocked(id: ThreadId, place: &str) {
-    until(place, || info(id).is_some_and(|t| t.where_blocked.starts_with(place)));
+    until(place, || {
+        info(id).is_some_and(|t| t.where_blocked.starts_with(place))
+    });
 }
 
 /// Waits until the thread sleeps in a wait of ours.
 #[track_caller]
 pub fn until_waiting(id: ThreadId) {
     until("waiting", || {
-        info(id).is_some_and(|t| {
-            t.state == thread_state_waiting() && t.where_blocked.starts_with("futex wait")
-        })
+        info(id)
+            .is_some_and(|t| t.state == thread_state_waiting() && t.where_blocked.starts_with("futex wait"))
     });
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use throwto::foreign::{self, Call};
 use throwto::{
-    ExcType, Raise, RaiseError, Raised, Receipt, ReceiptState, Stop, ThreadId, attach, catch, mask, raise_exc,
-    set_async_exc, shield, thread, uninterruptible,
+    ExcType, Raise, RaiseError, Raised, Receipt, ReceiptState, Stop, ThreadId, attach, catch, mask,
+    raise_exc, set_async_exc, shield, thread, uninterruptible,
 };
 
 use crate::stage::*;
@@ -43,8 +43,14 @@ fn one_step(run: &Run, dice: &mut Dice, reader: &std::io::PipeReader) {
         1 => catch(throwto::safepoint_unwind),
         2 => thread::sleep(Duration::from_micros(dice.roll(200))),
         3 => foreign::call(|| raw_poll(reader)).map(drop),
-        4 => Call::new("hooked").unblock(|| std::hint::spin_loop()).run(|| raw_poll(reader)).map(drop),
-        5 => Call::new("failing").fail_syscalls().run(|| raw_poll(reader)).map(drop),
+        4 => Call::new("hooked")
+            .unblock(|| std::hint::spin_loop())
+            .run(|| raw_poll(reader))
+            .map(drop),
+        5 => Call::new("failing")
+            .fail_syscalls()
+            .run(|| raw_poll(reader))
+            .map(drop),
         6 => mask(|m| {
             assert!(throwto::safepoint().is_ok());
             match dice.roll(3) {
@@ -73,7 +79,11 @@ fn one_step(run: &Run, dice: &mut Dice, reader: &std::io::PipeReader) {
 
 /// Blocks for a moment in somebody else's code.
 fn raw_poll(reader: &std::io::PipeReader) -> i32 {
-    let mut poll = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(reader), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: std::os::fd::AsRawFd::as_raw_fd(reader),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd, borrowed for the call.
     unsafe { libc::poll(&raw mut poll, 1, 1) }
 }
@@ -148,7 +158,8 @@ fn raiser(run: &Run, seed: u64) -> Vec<Sent> {
 fn everything_that_was_raised_is_accounted_for() {
     let seed = seed();
     println!("THROWTO_SEED={seed}");
-    let seconds = std::env::var("THROWTO_STRESS_SECONDS").map_or(2.0, |s| s.parse().expect("a number of seconds"));
+    let seconds =
+        std::env::var("THROWTO_STRESS_SECONDS").map_or(2.0, |s| s.parse().expect("a number of seconds"));
     let run = Run {
         over: AtomicBool::new(false),
         ledger: Ledger::new(),
@@ -161,7 +172,10 @@ fn everything_that_was_raised_is_accounted_for() {
         let targets: Vec<_> = (0..4)
             .map(|i| {
                 let name = if i < 2 { "stressed" } else { "stressed by id" };
-                std::thread::Builder::new().name(name.into()).spawn_scoped(s, move || target(run, seed ^ i)).unwrap()
+                std::thread::Builder::new()
+                    .name(name.into())
+                    .spawn_scoped(s, move || target(run, seed ^ i))
+                    .unwrap()
             })
             .collect();
         let raisers: Vec<_> = (10..12).map(|i| s.spawn(move || raiser(run, seed ^ i))).collect();
@@ -175,7 +189,9 @@ fn everything_that_was_raised_is_accounted_for() {
             std::thread::sleep(Duration::from_millis(10));
         }
         run.over.store(true, Ordering::Relaxed);
-        targets.into_iter().for_each(|t| t.join().unwrap_or_else(|_| panic!("THROWTO_SEED={seed}")));
+        targets
+            .into_iter()
+            .for_each(|t| t.join().unwrap_or_else(|_| panic!("THROWTO_SEED={seed}")));
         raisers.into_iter().flat_map(|r| r.join().unwrap()).collect()
     });
     let met = run.met.lock().unwrap();
@@ -185,16 +201,26 @@ fn everything_that_was_raised_is_accounted_for() {
             Sent::Refused(number) => ("refused", number, false),
             Sent::Receipt(number, receipt) => match receipt.state() {
                 ReceiptState::Caught => {
-                    assert_eq!(met.get(number), Some(&receipt.target()), "{number}: by its own target");
+                    assert_eq!(
+                        met.get(number),
+                        Some(&receipt.target()),
+                        "{number}: by its own target"
+                    );
                     ("delivered", number, true)
                 }
                 ReceiptState::Superseded => ("superseded", number, false),
                 ReceiptState::Revoked => ("revoked", number, false),
                 ReceiptState::TargetEnded => ("target ended", number, false),
-                unsettled => panic!("{number} is {unsettled:?} after its target has ended; THROWTO_SEED={seed}"),
+                unsettled => {
+                    panic!("{number} is {unsettled:?} after its target has ended; THROWTO_SEED={seed}")
+                }
             },
         };
-        assert_eq!(met.contains_key(number), delivered, "{number} is {kind}; THROWTO_SEED={seed}");
+        assert_eq!(
+            met.contains_key(number),
+            delivered,
+            "{number} is {kind}; THROWTO_SEED={seed}"
+        );
         *tally.entry(kind).or_default() += 1;
     }
     println!("{tally:?}");

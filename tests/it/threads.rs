@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use throwto::thread::{JoinError, StoppableThread};
 use throwto::{
-    ExcType, Interrupted, RaiseError, ReceiptState, Retry, Stop, ThreadId, ThreadState, attach, foreign, mask,
-    raise_exc, raise_until_dead, thread, uninterruptible,
+    ExcType, Interrupted, RaiseError, ReceiptState, Retry, Stop, ThreadId, ThreadState, attach, foreign,
+    mask, raise_exc, raise_until_dead, thread, uninterruptible,
 };
 
 use crate::stage::*;
@@ -16,7 +16,11 @@ const STOP: fn() -> ExcType = ExcType::of::<Stop>;
 #[test]
 fn join_tells_returned_from_raised_from_panicked() {
     assert_eq!(join(thread::spawn(|| 42)), 42);
-    let raised = thread::spawn(|| loop { throwto::safepoint_unwind() });
+    let raised = thread::spawn(|| {
+        loop {
+            throwto::safepoint_unwind()
+        }
+    });
     raised.raise(Stop).unwrap();
     let raised: Result<(), _> = raised.join();
     assert!(matches!(raised, Err(JoinError::Raised(r)) if r.is::<Stop>()));
@@ -45,8 +49,12 @@ fn a_joiner_can_be_raised_into_and_gets_the_handle_back() {
 #[test]
 fn a_join_with_a_limit_gives_the_handle_back() {
     let worker = thread::spawn(thread::park);
-    let Ok(Err(worker)) = worker.join_timeout(Duration::ZERO) else { panic!("it parks") };
-    let Ok(Err(worker)) = worker.join_timeout(Duration::from_millis(10)) else { panic!("it parks") };
+    let Ok(Err(worker)) = worker.join_timeout(Duration::ZERO) else {
+        panic!("it parks")
+    };
+    let Ok(Err(worker)) = worker.join_timeout(Duration::from_millis(10)) else {
+        panic!("it parks")
+    };
     assert!(worker.is_alive() && !worker.is_finished());
     worker.unpark();
     join(worker).unwrap();
@@ -56,13 +64,19 @@ fn a_join_with_a_limit_gives_the_handle_back() {
 fn an_ended_thread_is_not_alive_and_cannot_be_raised_into() {
     let worker = thread::spawn(|| ());
     until("it ends", || !worker.is_alive());
-    until("it is gone", || matches!(worker.raise(Stop), Err(RaiseError::NoSuchThread { .. })));
+    until("it is gone", || {
+        matches!(worker.raise(Stop), Err(RaiseError::NoSuchThread { .. }))
+    });
     join(worker);
 }
 
 #[test]
 fn a_dropped_handle_lets_the_thread_go_on() {
-    let id = thread::Builder::new().name("left alone").spawn(thread::park).unwrap().id();
+    let id = thread::Builder::new()
+        .name("left alone")
+        .spawn(thread::park)
+        .unwrap()
+        .id();
     until_waiting(id);
     raise_exc("left alone", Stop).unwrap();
     until("it ends", || info(id).is_none());
@@ -101,7 +115,9 @@ fn stop_frees_a_thread_from_whatever_it_is_blocked_in() {
     assert!(asleep.join().unwrap().is_err());
     let (reader, _writer) = io::pipe().unwrap();
     let reading = StoppableThread::spawn(move || {
-        foreign::Call::new("read").fail_syscalls().run(|| stubborn_read(&reader).0)
+        foreign::Call::new("read")
+            .fail_syscalls()
+            .run(|| stubborn_read(&reader).0)
     });
     until_blocked(reading.id(), "read(");
     reading.stop();
@@ -116,7 +132,10 @@ fn stop_frees_a_thread_from_whatever_it_is_blocked_in() {
 fn other_exceptions_come_before_the_stop_flag() {
     let worker = StoppableThread::spawn(|| {
         uninterruptible(|_| thread::park()).unwrap();
-        (throwto::safepoint().unwrap_err(), throwto::safepoint().unwrap_err())
+        (
+            throwto::safepoint().unwrap_err(),
+            throwto::safepoint().unwrap_err(),
+        )
     });
     until_waiting(worker.id());
     worker.stop();
@@ -145,16 +164,28 @@ fn raising_until_dead_outlasts_a_thread_that_swallows() {
 fn a_thread_that_cannot_be_stopped_is_reported_with_its_place() {
     let worker = thread::spawn(|| uninterruptible(|_| thread::park()));
     until_waiting(worker.id());
-    let retry = Retry { every: Duration::from_millis(5), give_up_after: Duration::from_millis(50) };
+    let retry = Retry {
+        every: Duration::from_millis(5),
+        give_up_after: Duration::from_millis(50),
+    };
     let start = Instant::now();
     let alive = raise_until_dead(&worker, STOP(), retry).unwrap_err();
     assert!(start.elapsed() >= Duration::from_millis(50) && start.elapsed() < LIMIT);
-    assert!(alive.raises >= 2 && alive.caught == 0 && alive.matched == 1, "{alive:?}");
+    assert!(
+        alive.raises >= 2 && alive.caught == 0 && alive.matched == 1,
+        "{alive:?}"
+    );
     let seen = alive.info.as_ref().unwrap();
-    assert!(seen.id == worker.id() && seen.where_blocked.starts_with("futex wait"), "{seen:?}");
+    assert!(
+        seen.id == worker.id() && seen.where_blocked.starts_with("futex wait"),
+        "{seen:?}"
+    );
     assert_eq!(seen.pending, 1, "retries do not pile up");
     assert!(alive.to_string().contains("futex wait"), "{alive}");
-    let once = Retry { every: Duration::ZERO, give_up_after: Duration::ZERO };
+    let once = Retry {
+        every: Duration::ZERO,
+        give_up_after: Duration::ZERO,
+    };
     assert_eq!(raise_until_dead(&worker, STOP(), once).unwrap_err().raises, 1);
     worker.unpark();
     join(worker).unwrap();
@@ -162,16 +193,30 @@ fn a_thread_that_cannot_be_stopped_is_reported_with_its_place() {
 
 #[test]
 fn raising_until_dead_hits_nobody_when_several_match_and_gives_up_on_itself() {
-    let workers: Vec<_> =
-        (0..2).map(|_| thread::Builder::new().name("undead").spawn(thread::park).unwrap()).collect();
-    assert_eq!(raise_until_dead("undead", STOP(), Retry::default()).unwrap_err().matched, 2);
+    let workers: Vec<_> = (0..2)
+        .map(|_| thread::Builder::new().name("undead").spawn(thread::park).unwrap())
+        .collect();
+    assert_eq!(
+        raise_until_dead("undead", STOP(), Retry::default())
+            .unwrap_err()
+            .matched,
+        2
+    );
     for worker in workers {
         worker.unpark();
         join(worker).unwrap();
     }
     let own = thread::spawn(|| {
         let me = ThreadId::current().unwrap();
-        raise_until_dead(me, STOP(), Retry { every: FOREVER, give_up_after: Duration::from_millis(20) }).unwrap_err()
+        raise_until_dead(
+            me,
+            STOP(),
+            Retry {
+                every: FOREVER,
+                give_up_after: Duration::from_millis(20),
+            },
+        )
+        .unwrap_err()
     });
     assert_eq!(join(own).raises, 1);
 }
@@ -184,13 +229,24 @@ fn threads_shows_what_each_is_doing() {
     let place = format!("read(fd {fd}, pipe)");
     until_blocked(worker.id(), &place);
     let seen = info(worker.id()).unwrap();
-    assert_eq!((seen.state, seen.region), (ThreadState::Foreign, Some("the label")));
-    until("the time is told", || info(worker.id()).unwrap().where_blocked.starts_with(&format!("{place} for ")));
+    assert_eq!(
+        (seen.state, seen.region),
+        (ThreadState::Foreign, Some("the label"))
+    );
+    until("the time is told", || {
+        info(worker.id())
+            .unwrap()
+            .where_blocked
+            .starts_with(&format!("{place} for "))
+    });
     drop(writer);
     join(worker).unwrap().unwrap();
     let me = attach().unwrap();
     let mine = info(me.id()).unwrap();
-    assert_eq!((mine.state, &mine.where_blocked[..]), (ThreadState::Running, "running"));
+    assert_eq!(
+        (mine.state, &mine.where_blocked[..]),
+        (ThreadState::Running, "running")
+    );
 }
 
 #[test]
@@ -214,11 +270,17 @@ fn park_takes_one_token_and_a_raise_leaves_it() {
     thread::unpark(me);
     thread::unpark(me);
     thread::park().unwrap();
-    assert!(!thread::park_timeout(Duration::from_millis(1)).unwrap(), "tokens do not add up");
+    assert!(
+        !thread::park_timeout(Duration::from_millis(1)).unwrap(),
+        "tokens do not add up"
+    );
     thread::unpark(me);
     raise_exc(me, Stop).unwrap();
     assert!(thread::park().is_err());
-    assert!(thread::park_timeout(Duration::ZERO).unwrap(), "the token is still there");
+    assert!(
+        thread::park_timeout(Duration::ZERO).unwrap(),
+        "the token is still there"
+    );
 }
 
 #[test]
@@ -226,7 +288,11 @@ fn durations_at_the_edges_are_defined() {
     let _attachment = attach().unwrap();
     thread::sleep(Duration::ZERO).unwrap();
     thread::sleep(Duration::from_nanos(1)).unwrap();
-    for endless in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
+    for endless in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX / 2),
+        Duration::from_nanos(u64::MAX),
+    ] {
         let worker = thread::spawn(move || thread::sleep(endless));
         until_waiting(worker.id());
         worker.raise(Stop).unwrap();
