@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::error::AttachError;
@@ -216,18 +217,27 @@ pub(crate) fn never_started(id: ThreadId) {
 fn end(id: ThreadId, owner: Owner) {
     owner.begin_exit();
     await_pins(owner);
+    let _gone = Gone(id);
     settle(owner.close(), ReceiptState::TargetEnded);
-    REGISTRY.release(id);
-    runtime::note_end();
+}
+
+/// Ends the membership when dropped, on every way out of the exceptions' destructors.
+struct Gone(ThreadId);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        REGISTRY.release(self.0);
+        runtime::note_end();
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         CURRENT.set(&UNATTACHED);
-        end(self.id, self.owner);
         for receipt in self.in_flight.drain(..) {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
         }
+        end(self.id, self.owner);
     }
 }
 
@@ -239,11 +249,21 @@ pub(crate) fn await_pins(owner: Owner) {
     }
 }
 
-/// Ends undelivered entries: receipts first, then the exceptions' destructors, with no lock held.
+/// Ends undelivered entries: each exception's destructor, then its receipt. Called with no lock and no pin held. A
+/// destructor that panics is let through once all are settled.
 pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {
+    let mut first_panic = None;
     for entry in entries {
-        let (receipt, after) = entry.settle(outcome);
+        let receipt = Arc::clone(&entry.receipt);
+        let settled = catch_unwind(AssertUnwindSafe(|| entry.settle(outcome)));
+        let after = settled.map(|(_receipt, after)| after).unwrap_or_else(|panic| {
+            first_panic.get_or_insert(panic);
+            receipt.advance(outcome)
+        });
         wake_receipt(&receipt, after);
+    }
+    if let Some(panic) = first_panic {
+        resume_unwind(panic);
     }
 }
 

@@ -65,7 +65,7 @@ impl Owner {
         let outer = self.region();
         let outer_frame = record.frame.load(Ordering::Relaxed);
         if !frame.is_null() {
-            record.frame.store(frame, Ordering::Relaxed);
+            record.frame.store(frame, Ordering::Release);
         }
         record
             .region
@@ -103,7 +103,7 @@ impl Owner {
     /// Puts the outer frame back, once no pin is left that might look at the inner one.
     #[inline(always)]
     pub(crate) fn restore_frame(self, entered: Entered) {
-        self.record.frame.store(entered.frame, Ordering::Relaxed);
+        self.record.frame.store(entered.frame, Ordering::Release);
     }
 
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use throwto::foreign::{self, Call, CallError};
 use throwto::os::{self, OsTid};
-use throwto::{RaiseError, Raised, Rung, Stop, ThreadState, TimedOut, attach, mask, raise_exc, thread};
+use throwto::{
+    RaiseError, Raised, Rung, Stop, ThreadState, TimedOut, attach, mask, raise_exc, thread, uninterruptible,
+};
 
 use crate::stage::*;
 
@@ -59,7 +61,8 @@ fn an_error_of_the_librarys_own_is_not_turned_into_raised() {
     assert!(throwto::pending());
     revoked.revoke();
     let own = Call::new("fails by itself").try_run(|| {
-        raise_exc(me, Stop).unwrap();
+        // Uninterruptible, so that no signal comes.
+        uninterruptible(|_| raise_exc(me, Stop)).unwrap();
         Err::<(), _>("disk full")
     });
     assert!(matches!(own, Err(CallError::Failed("disk full"))), "{own:?}");
@@ -117,14 +120,15 @@ fn failing<T>(f: impl FnOnce() -> T) -> T {
 #[test]
 fn the_fail_rung_ends_a_stubborn_read_whose_pipe_still_works() {
     let (reader, mut writer) = io::pipe().unwrap();
-    let (end, after, byte) = broken("read(", move || {
+    let worker = thread::spawn(move || {
         let (end, _) = failing(|| stubborn_read(&reader));
-        (end, spin(), raw_read(&reader))
+        let rung = spin().rung();
+        (end, rung, raw_read(&reader))
     });
-    // The last read waits for this byte: nothing was lost.
-    assert_eq!((end, after.rung()), (Err(libc::ECANCELED), Rung::Fail));
-    drop(byte);
-    io::Write::write_all(&mut writer, b"x").unwrap_err();
+    until_blocked(worker.id(), "read(");
+    assert_eq!(fate(&worker.raise(Stop).unwrap()), throwto::ReceiptState::Caught);
+    io::Write::write_all(&mut writer, b"x").unwrap();
+    assert_eq!(join(worker), (Err(libc::ECANCELED), Rung::Fail, Ok(1)));
 }
 
 #[test]
@@ -192,8 +196,15 @@ fn the_fail_rung_ends_a_flock_loop() {
     let wanted = std::fs::File::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let (error, wanted) = broken("flock(", move || {
-        let error = failing(|| wanted.lock()).unwrap_err();
-        (error, wanted)
+        let locked = failing(|| {
+            loop {
+                match wanted.lock() {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    end => break end,
+                }
+            }
+        });
+        (locked.unwrap_err(), wanted)
     });
     assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
     held.unlock().unwrap();
@@ -273,32 +284,6 @@ fn the_hook_ends_a_call_that_no_signal_can() {
 fn a_hook_that_panics_is_counted_and_the_ladder_goes_on() {
     let before = throwto::stats().hook_panics;
     let library = Arc::new(Library::default());
-    let worker = {
-        let library = Arc::clone(&library);
-        let mut runs = 0;
-        let hook = move || {
-            runs += 1;
-            if runs < 3 {
-                std::panic::resume_unwind(Box::new("a bad hook"));
-            }
-            library.interrupt();
-        };
-        thread::spawn(move || {
-            let mut call = Call::new("bad hook").unblock(hook);
-            let library = Library::default();
-            let _ = &library;
-            call.run(|| {
-                while !throwto::pending() {
-                    std::thread::yield_now();
-                }
-            })
-            .unwrap();
-            call
-        })
-    };
-    worker.raise(Stop).unwrap();
-    drop(join(worker));
-
     let worker = {
         let library = Arc::clone(&library);
         let mut runs = 0;

@@ -271,14 +271,6 @@ fn every_way_out_restores_the_level() {
     });
     assert!(quiet.is_err());
     assert_eq!(levels(), UNMASKED);
-    mask(|_| {
-        let through = catch(|| {
-            shield(FOREVER, || {
-                uninterruptible(|m| m.restore(|| std::panic::resume_unwind(Box::new(7))))
-            })
-        });
-        let _: Result<(), _> = through;
-    });
 }
 
 #[test]

@@ -343,7 +343,7 @@ fn on_drop() -> impl FnMut() + Send + 'static {
         let _ = raise_exc("whoever is dropped into", Interrupted);
         let _ = throwto::stats();
         let worker = thread::spawn(|| ());
-        join(worker);
+        throwto::uninterruptible(|_| join(worker));
     }
 }
 
