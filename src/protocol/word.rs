@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     const KINDS: [Kind; 4] = [Kind::Running, Kind::Waiting, Kind::Window, Kind::Foreign];
-    const LEVELS: [Level; 4] = [Level::Unmasked, Level::Masked, Level::Uninterruptible];
+    const LEVELS: [Level; 3] = [Level::Unmasked, Level::Masked, Level::Uninterruptible];
 
     #[test]
     fn every_kind_and_level_survives_the_packing() {
