@@ -101,13 +101,26 @@ fn a_revoked_raise_interrupts_nobody_any_more() {
     }
 }
 
-/// Raises into a worker that is in a call without a region of ours, and tells whether a signal came.
+/// Raises into a worker that `body` blocks in a raw poll, and tells whether a signal broke that poll.
 fn heard_a_signal(body: impl FnOnce(&dyn Fn() -> bool) -> bool + Send + 'static) -> bool {
-    let worker = thread::spawn(move || body(&|| quiet_for(Duration::from_millis(150))));
+    let raised = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&raised);
+    let worker = thread::spawn(move || {
+        body(&|| {
+            while !seen.load(Ordering::SeqCst) {
+                if !quiet_for(Duration::from_millis(50)) {
+                    return false;
+                }
+            }
+            // The driver looks within a millisecond, if it looks at all.
+            quiet_for(Duration::from_millis(150))
+        })
+    });
     until_blocked(worker.id(), "poll(");
     worker.raise(Stop).unwrap();
     // A second may find it gone.
     let _ = worker.raise(Stop);
+    raised.store(true, Ordering::SeqCst);
     !join(worker)
 }
 
