@@ -251,7 +251,7 @@ fn visible_frame(record: &Record) -> Option<&Frame<'_>> {
         return None;
     }
     // SAFETY: by the caller's pin and fence and I4 of `protocol::record`, a frame seen now stays until the pin goes: its
-    // owner would wait in `Inside::drop` before `restore_frame` and before its stack frame ends. Seeing the pointer of
+    // owner would wait in `Inside::drop`, before its stack frame ends. Seeing the pointer of
     // an outer or a further inner region instead is as good, for the same reason.
     unsafe { record.frame().cast::<Frame<'_>>().as_ref() }
 }

@@ -101,6 +101,20 @@ impl Raised {
         }
     }
 
+    /// An exception that nobody raised from outside: it begins where this is called.
+    #[track_caller]
+    pub(crate) fn here<E: Exception>(value: E) -> Self {
+        let name = std::any::type_name::<E>();
+        Self::new(
+            Box::new(value),
+            name,
+            None,
+            Location::caller(),
+            Rung::Safepoint,
+            None,
+        )
+    }
+
     /// Whether the exception is an `E`.
     pub fn is<E: Exception>(&self) -> bool {
         self.inner.value.as_ref().is_some_and(|value| value.is::<E>())

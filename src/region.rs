@@ -9,6 +9,7 @@
 //! or not; masked, only when it would really block. "Raised" means that the operation did not happen.
 
 use crate::current;
+use crate::mask::enlist;
 use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::word::{Attention, Kind, Region};
@@ -43,11 +44,23 @@ impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(entered) = self.entered.take() {
-            if self.owner.leave(&entered, self.fences) == AfterLeave::AwaitPins {
-                current::await_pins(self.owner);
+            let after = self.owner.leave(&entered, self.fences);
+            if let AfterLeave::Owes { await_pins, note } = after {
+                pay(self.owner, await_pins, note);
             }
-            self.owner.restore_frame(entered);
         }
+    }
+}
+
+/// What the end of a region owes: waiting for lookers, and a note to the driver when the thread goes back into an outer
+/// region with an exception pending.
+#[cold]
+fn pay(owner: Owner, await_pins: bool, note: bool) {
+    if await_pins {
+        current::await_pins(owner);
+    }
+    if note {
+        enlist(owner);
     }
 }
 

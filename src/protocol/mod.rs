@@ -25,6 +25,7 @@
 //!      +---------------------------------(d) Registry::release, next generation -------------------------+
 //! ```
 
+pub(crate) mod lock_word;
 pub(crate) mod order;
 pub(crate) mod owner;
 pub(crate) mod pin;

@@ -5,6 +5,12 @@
 //! Only the thread whose record it is calls this. Nothing blocks but the slot's lock, and nothing is dropped under it.
 //!
 //! **Signal context:** no.
+//!
+//! | write | read | why |
+//! | --- | --- | --- |
+//! | `enter`'s frame store Release | `Record::frame` Acquire | a looker that sees the outer region's word may get the inner region's frame, and finds it complete |
+//! | unpin Release | `leave`'s attention load Acquire | what a looker or a hook did under a pin that is gone by now is done |
+//! | `set_mask`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
 
 use std::collections::VecDeque;
 
@@ -18,8 +24,13 @@ use crate::sync_shim::{Ordering, fence, light_fence, lock};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterLeave {
     Nothing,
-    /// Somebody looks at the region: wait until the pins are gone.
-    AwaitPins,
+    Owes {
+        /// Somebody looks at the region: wait until the pins are gone.
+        await_pins: bool,
+        /// Back in an outer region with a call there: tell the driver. Who raised may have woken the inner wait only,
+        /// and has gone.
+        note: bool,
+    },
 }
 
 /// The owner's view of its own record: the only way to the region word (I5).
@@ -82,28 +93,29 @@ impl Owner {
         }
     }
 
-    /// Step (d). Puts back the word that was there on entry and reads nothing of the inner one: reading back what was
-    /// just stored would be the longest part of a short foreign call. Masks restore their level before.
+    /// Step (d). Puts back the frame and the word that were there on entry; the inner frame may go once what is owed is
+    /// paid. Reads nothing of the inner region: reading back what was just stored would be the longest part of a short
+    /// foreign call. Masks restore their level before.
     #[inline(always)]
     pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
         let record = self.record;
+        // Before the region word: a looker that the check below misses sees the outer word, and must not find the inner
+        // frame with it. One that sees the inner word with the outer frame is as well off: that one lives on.
+        record.frame.store(entered.frame, Ordering::Release);
         record.region.store(entered.outer.0, Ordering::Release);
         match fences {
             Fences::Light => light_fence(),
             // Pairs with the looker's pin and full fence (I4).
             Fences::Full => fence(Ordering::SeqCst),
         }
-        if record.attention().pinned() {
-            AfterLeave::AwaitPins
-        } else {
-            AfterLeave::Nothing
+        let attention = Attention(record.attention.load(Ordering::Acquire));
+        if !attention.has(Attention::PINS | Attention::CALLS) {
+            return AfterLeave::Nothing;
         }
-    }
-
-    /// Puts the outer frame back, once no pin is left that might look at the inner one.
-    #[inline(always)]
-    pub(crate) fn restore_frame(self, entered: Entered) {
-        self.record.frame.store(entered.frame, Ordering::Release);
+        AfterLeave::Owes {
+            await_pins: attention.pinned(),
+            note: attention.calls() && entered.outer.kind() != Kind::Running,
+        }
     }
 
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
@@ -123,10 +135,20 @@ impl Owner {
         None
     }
 
+    /// Puts a level and a shield in force and returns those before. Lowering them inside a region fences: look for a call afterwards.
     #[inline(always)]
-    pub(crate) fn set_mask(self, level: Level, shielded: bool) {
-        let region = self.region().with_mask(level, shielded);
-        self.record.region.store(region.0, Ordering::Release);
+    pub(crate) fn set_mask(self, level: Level, shielded: bool) -> (Level, bool) {
+        let region = self.region();
+        let outer = (region.level(), region.has(Region::SHIELDED));
+        self.record
+            .region
+            .store(region.with_mask(level, shielded).0, Ordering::Release);
+        let lowered = level < outer.0 || shielded < outer.1;
+        if lowered && region.kind() != Kind::Running {
+            // Pairs with the fence in `Record::duty` (I1).
+            fence(Ordering::SeqCst);
+        }
+        outer
     }
 
     pub(crate) fn set_shield(self, until: u64) {

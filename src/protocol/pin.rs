@@ -9,7 +9,7 @@
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | pin SeqCst | owner's attention load in `leave` | with the looker's full fence after it: I4 of `record` |
-//! | unpin Release | `await_pins` RMW Acquire | the looker is done with the frame |
+//! | unpin Release | `await_pins` RMW and `leave`'s load, Acquire | the looker is done with the frame |
 
 use super::record::Record;
 use super::word::Attention;

@@ -18,20 +18,24 @@
 //! ```
 //!
 //! - I1. *No lost wake-up.* (3) before (4) and the two halves of (a) form the store-buffer litmus test: not both may
-//!   miss. Windows and waits fence fully in (a); foreign regions fence lightly and the raiser who sees `Running`
-//!   owes a *verify*: one `membarrier`, then (4) again.
+//!   miss. Windows and waits fence fully in (a); foreign regions fence lightly, and the raiser who sees a reason to do
+//!   nothing, `Running` or `Uninterruptible`, owes a *verify*: one `membarrier`, then (4) again. A mask lowered inside a
+//!   region fences fully. In (d), back in an outer region with a call there, the owner leaves a note itself: (5) may
+//!   have been a mere wake.
 //! - I2. `PENDING` is set exactly while the slot is not empty; both change under the slot's lock.
 //! - I3. A generation ends only after `EXITING` is set, pins are zero and the slot is closed: what is pinned, or
 //!   locked with its slot open, is alive and cannot become another thread.
 //! - I4. A frame seen in the region word under a pin, after a full fence, stays valid until the unpin, since its owner
-//!   waits in (e). By the same argument as I1, with the pin in the place of `PENDING` and (d) in the place of (a).
+//!   waits in (e). By the same argument as I1, with the pin in the place of `PENDING` and (d) in the place of (a). (d)
+//!   puts the outer frame back before the outer region: no word is seen with a frame that is further in and gone.
 //! - I5. The region word has one writer, the owner.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | owner's frame store Release | looker's frame load Acquire | the frame behind it is complete, even when it is an inner one that the looked-at region word does not tell of yet |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
-//! | unpin Release | owner's `await_pins` RMW Acquire | the looker is done with the frame (I4) |
+//! | owner's frame store Release | looker's frame load Acquire | an inner region's frame is complete even if only the outer word is seen |
+//! | unpin Release | owner's `await_pins` RMW and its load in (d), Acquire | the looker is done with the frame (I4) |
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 
 use std::collections::VecDeque;
@@ -87,6 +91,7 @@ pub(crate) enum AfterPush<'a> {
     /// The target is past its last safepoint: settle the entry as `TargetEnded`.
     Ended(Entry),
     /// That generation is over.
+    #[allow(dead_code, reason = "handed over to be dropped where no lock is held")]
     Gone(Entry),
 }
 
@@ -103,7 +108,7 @@ pub(crate) enum Duty<'a> {
         enlist: bool,
         urgent: bool,
     },
-    /// It looked as if running. Tell the driver, who looks again behind a membarrier.
+    /// It looked as if running or uninterruptible. Tell the driver, who looks again behind a membarrier.
     Verify,
     /// Shielded and blocked: tell the driver, who nudges when the shield expires.
     Later,
@@ -312,7 +317,9 @@ impl Record {
         fence(Ordering::SeqCst);
         let region = self.region();
         match (region.kind(), region.level()) {
-            (Kind::Running, _) if fences == Fences::Light => {
+            // A region that the raiser sees may be one that the owner has left long since, behind light fences: neither
+            // "running" nor a mask is believed without a membarrier.
+            (Kind::Running, _) | (_, Level::Uninterruptible) if fences == Fences::Light => {
                 if self.enlist() {
                     Duty::Verify
                 } else {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use once_cell::race::OnceRef;
 
 use super::record::{Pin, Record};
-use crate::sync_shim::{Mutex, MutexGuard, const_constructor, lock};
+use crate::sync_shim::{Mutex, MutexGuard, const_constructor, lock, sized};
 
 /// The identity of an attached thread. Never reused in the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ impl fmt::Debug for ThreadId {
     }
 }
 
-const FIRST_SLAB: usize = 64;
+const FIRST_SLAB: usize = sized(64, 1);
 const SLABS: usize = 20;
 /// What the slabs can hold.
 pub(crate) const CAPACITY: usize = FIRST_SLAB * ((1 << SLABS) - 1);

@@ -40,12 +40,12 @@ fn ops() -> Vec<Op> {
     let (c, d) = (fifo(dir.path(), "c"), fifo(dir.path(), "d"));
     vec![
         Op::new("flock", move || {
-            lock(&a.1)?;
-            Ok(drop(a.0))
+            drop(lock(&a.1)?);
+            Ok(a.0)
         }),
         Op::new("flock", move || {
-            lock_shared(&b.1)?;
-            Ok(drop(b.0))
+            drop(lock_shared(&b.1)?);
+            Ok(b.0)
         }),
         Op::new("openat", move || {
             let opened = open(&c);

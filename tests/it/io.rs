@@ -269,6 +269,64 @@ fn an_accepted_stream_is_closed_on_exec() {
     );
 }
 
+#[test]
+fn a_read_inside_a_foreign_region_is_broken_in_its_own_window() {
+    let (reader, _writer) = io::pipe().unwrap();
+    let worker = thread::spawn(move || {
+        // As a library would that calls back into Rust.
+        let read = || Interruptible::new(&reader).read(&mut [0; 8]);
+        throwto::foreign::Call::new("library")
+            .fail_syscalls()
+            .run(read)
+            .unwrap()
+    });
+    wait_until_blocked(worker.id(), "read");
+    worker.raise(Stop).unwrap();
+    assert_eq!(assert_raised(join(worker)).rung(), throwto::Rung::Nudge);
+}
+
+#[test]
+fn a_stopped_thread_leaves_its_read_and_every_later_one() {
+    let (reader, _writer) = io::pipe().unwrap();
+    let (tell, told) = mpsc::channel();
+    let worker = thread::StoppableThread::spawn(move || {
+        let mut reader = Interruptible::new(reader);
+        for _ in 0..3 {
+            assert_raised(reader.read(&mut [0; 8]));
+        }
+        tell.send(()).unwrap();
+    });
+    wait_until_blocked(worker.id(), "read");
+    worker.stop();
+    told.recv_timeout(HANGS).unwrap();
+}
+
+/// A destructor that runs while its thread panics is left alone, also when it blocks: it gets its data.
+#[test]
+fn a_read_in_a_drop_during_a_panic_is_not_broken() {
+    struct Drain(io::PipeReader, mpsc::Sender<io::Result<usize>>);
+    impl Drop for Drain {
+        fn drop(&mut self) {
+            let read = Interruptible::new(&self.0).read(&mut [0; 8]);
+            self.1.send(read).unwrap();
+        }
+    }
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (tell, told) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let _drain = Drain(reader, tell);
+        std::panic::resume_unwind(Box::new("a panic without noise"));
+    });
+    wait_until_blocked(worker.id(), "read");
+    let receipt = worker.raise(Stop).unwrap();
+    // The nudge interrupts the read, which goes on: the thread hears it and blocks again.
+    wait_until_blocked(worker.id(), "read");
+    writer.write_all(b"data").unwrap();
+    assert_eq!(told.recv_timeout(HANGS).unwrap().unwrap(), 4);
+    assert!(worker.join().is_err());
+    assert_eq!(receipt.wait(HANGS), throwto::ReceiptState::TargetEnded);
+}
+
 /// Accepts in a thread under fire. A descriptor that leaked would keep its client waiting.
 #[test]
 fn accept_under_fire_loses_no_connection_and_leaks_no_descriptor() {

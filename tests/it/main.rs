@@ -16,4 +16,5 @@ mod raise;
 mod receipts;
 mod stress;
 mod stuck;
+mod sync;
 mod threads;

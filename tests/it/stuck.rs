@@ -41,7 +41,7 @@ pub fn wait_until_blocked(id: ThreadId, call: &str) {
             t.id == id
                 && t.where_blocked
                     .strip_prefix(call)
-                    .is_some_and(|rest| rest.starts_with('('))
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['(', ' ']))
         })
     });
 }
