@@ -194,6 +194,13 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
                 let _ = raise_until_dead(&gone, throwto::ExcType::of::<Stop>(), Retry::default());
             }
         });
+        for _ in 0..2 {
+            // Without a pause, so that the slot's lock is held at many a fork.
+            s.spawn(|| {
+                // The target may be gone by the time that they see the end.
+                while !over.load(Ordering::Relaxed) && raise_exc(id, Interrupted).is_ok() {}
+            });
+        }
         for round in 0..60 {
             in_child(|| {
                 check("an empty queue", !throwto::pending())?;
