@@ -16,8 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use throwto::os::OsTid;
 use throwto::{
-    Interrupted, Raise, RaiseError, ReceiptState, Retry, Stop, ThreadId, attach, foreign, raise_exc,
-    raise_until_dead, thread,
+    Interrupted, Raise, RaiseError, ReceiptState, Stop, ThreadId, attach, foreign, raise_exc, thread,
 };
 
 use stage::*;
@@ -189,9 +188,9 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
         });
         s.spawn(|| {
             while !over.load(Ordering::Relaxed) {
+                // Not a thread of its own each time: std holds a lock of its own while a thread starts or ends, and a
+                // child that is forked at that moment can start none (docs/limitations.md).
                 drop(attach().unwrap());
-                let gone = thread::spawn(|| ());
-                let _ = raise_until_dead(&gone, throwto::ExcType::of::<Stop>(), Retry::default());
             }
         });
         for _ in 0..2 {

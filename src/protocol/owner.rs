@@ -143,7 +143,7 @@ impl Owner {
         self.record
             .region
             .store(region.with_mask(level, shielded).0, Ordering::Release);
-        let lowered = level < outer.0 || shielded < outer.1;
+        let lowered = level < outer.0 || outer.1 && !shielded;
         if lowered && region.kind() != Kind::Running {
             // Pairs with the fence in `Record::duty` (I1).
             fence(Ordering::SeqCst);
