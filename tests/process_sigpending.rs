@@ -25,10 +25,8 @@ fn a_raise_breaks_a_blocked_read_without_any_room_for_details() {
         rlim_max: 0,
     };
     // SAFETY: reads one rlimit.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const nothing) },
-        0
-    );
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const nothing) };
+    assert_eq!(set, 0);
     let attachment = attach().unwrap();
     let before_raising = PASSED_ON.load(Ordering::SeqCst);
 
@@ -56,11 +54,11 @@ fn a_raise_breaks_a_blocked_read_without_any_room_for_details() {
     let value = libc::sigval {
         sival_ptr: std::ptr::null_mut(),
     };
-    // SAFETY: a signal that has a handler.
-    assert_eq!(
-        unsafe { libc::pthread_sigqueue(libc::pthread_self(), libc::SIGURG, value) },
-        0
-    );
+    // SAFETY: no arguments.
+    let me = unsafe { libc::pthread_self() };
+    // SAFETY: the calling thread, and a signal that has a handler.
+    let sent = unsafe { libc::pthread_sigqueue(me, libc::SIGURG, value) };
+    assert_eq!(sent, 0);
     assert_eq!(PASSED_ON.load(Ordering::SeqCst), passed + 1);
     assert!(throwto::safepoint().is_ok());
     drop(attachment);
