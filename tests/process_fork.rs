@@ -197,7 +197,9 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
             // Without a pause, so that the slot's lock is held at many a fork.
             s.spawn(|| {
                 // The target may be gone by the time that they see the end.
-                while !over.load(Ordering::Relaxed) && raise_exc(id, Interrupted).is_ok() {}
+                while !over.load(Ordering::Relaxed) && raise_exc(id, Interrupted).is_ok() {
+                    std::hint::spin_loop();
+                }
             });
         }
         for round in 0..60 {

@@ -23,11 +23,14 @@ const NUDGE_CODE: libc::c_int = -0x7474;
 extern "C" fn previous(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     assert!(signal == URG && !info.is_null() && !context.is_null());
     // SAFETY: the kernel's siginfo, handed on.
-    LAST_CODE.store(unsafe { (*info).si_code }, Ordering::SeqCst);
-    // SAFETY: as above; queued signals carry a value.
-    LAST_VALUE.store(unsafe { (*info).si_value() }.sival_ptr as u64, Ordering::SeqCst);
+    let info = unsafe { &*info };
+    LAST_CODE.store(info.si_code, Ordering::SeqCst);
+    // SAFETY: queued signals carry a value; for others it is not looked at.
+    LAST_VALUE.store(unsafe { info.si_value() }.sival_ptr as u64, Ordering::SeqCst);
+    // SAFETY: no arguments.
+    let errno = unsafe { libc::__errno_location() };
     // SAFETY: this thread's errno.
-    unsafe { *libc::__errno_location() = libc::EXDEV };
+    unsafe { *errno = libc::EXDEV };
     SEEN.fetch_add(1, Ordering::SeqCst);
 }
 
@@ -43,10 +46,8 @@ fn ready() -> std::sync::MutexGuard<'static, ()> {
         action.sa_sigaction = previous as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
         // SAFETY: installs the handler above.
-        assert_eq!(
-            unsafe { libc::sigaction(URG, &raw const action, std::ptr::null_mut()) },
-            0
-        );
+        let sent = unsafe { libc::sigaction(URG, &raw const action, std::ptr::null_mut()) };
+        assert_eq!(sent, 0);
     });
     guard
 }
@@ -62,10 +63,8 @@ fn kill() {
 
 fn tgkill(tid: OsTid) {
     // SAFETY: as above.
-    assert_eq!(
-        unsafe { libc::syscall(libc::SYS_tgkill, own_pid(), tid.as_raw(), URG) },
-        0
-    );
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, own_pid(), tid.as_raw(), URG) };
+    assert_eq!(sent, 0);
 }
 
 fn sigqueue(value: usize) {

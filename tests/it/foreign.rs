@@ -491,7 +491,7 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
         (raw_read(&reader), stubborn_read(&reader).0, raw_read(&reader))
     });
     let tid = tid.recv().unwrap();
-    let mut until_ok = |rung| {
+    let until_ok = |rung| {
         until("interrupted", || match os::interrupt(tid, rung) {
             Ok(()) => true,
             Err(RaiseError::NotBlocked { .. }) => false,
