@@ -458,10 +458,8 @@ fn a_restarting_handler_of_somebody_else_keeps_nobody_stuck() {
     action.sa_sigaction = restarting as *const () as usize;
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: installs the handler above; nobody else here uses SIGUSR2.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()) },
-        0
-    );
+    let set = unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
     let (reader, _writer) = io::pipe().unwrap();
     let worker = thread::spawn(move || failing(|| stubborn_read(&reader)).0);
     until_blocked(worker.id(), "read(");

@@ -339,7 +339,7 @@ fn a_bracket_releases_masked_on_every_way_out() {
     let raised = catch(|| {
         bracket(
             raise_at_self,
-            |()| throwto::safepoint_unwind(),
+            |_| throwto::safepoint_unwind(),
             |()| released = Some(throwto::safepoint().is_ok()),
         );
     });

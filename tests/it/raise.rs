@@ -79,6 +79,9 @@ fn an_ambiguous_raise_is_seen_by_nobody() {
     }
 }
 
+/// What one raiser was refused, and what it has receipts for.
+type Sent = (Vec<u64>, Vec<(u64, throwto::Receipt)>);
+
 /// Threads of one name come and go, some blocked and some running, while raisers raise by that name.
 #[test]
 fn ambiguous_raises_raced_with_exits_and_deliveries_never_deliver() {
@@ -139,7 +142,7 @@ fn ambiguous_raises_raced_with_exits_and_deliveries_never_deliver() {
     targets.into_iter().for_each(|t| t.join().unwrap());
     let delivered = delivered.lock().unwrap();
     let mut accepted = 0;
-    let outcomes: Vec<(Vec<u64>, Vec<(u64, throwto::Receipt)>)> = outcomes;
+    let outcomes: Vec<Sent> = outcomes;
     for (refused, receipts) in outcomes {
         assert!(
             refused.iter().all(|number| !delivered.contains(number)),

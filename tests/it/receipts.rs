@@ -157,14 +157,14 @@ fn revoking_and_delivering_never_both_win() {
 
 #[test]
 fn an_exception_that_ends_its_thread_is_caught_with_it() {
-    let worker = thread::spawn(|| {
+    let worker: thread::JoinHandle<()> = thread::spawn(|| {
         loop {
             throwto::safepoint_unwind()
         }
     });
     let receipt = worker.raise(Stop).unwrap();
     assert_eq!(fate(&receipt), ReceiptState::Caught);
-    let error = worker.join().map(|()| ()).unwrap_err();
+    let error = worker.join().unwrap_err();
     assert!(matches!(error, thread::JoinError::Raised(raised) if raised.is::<Stop>()));
 }
 

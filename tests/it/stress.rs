@@ -44,7 +44,7 @@ fn one_step(run: &Run, dice: &mut Dice, reader: &std::io::PipeReader) {
         2 => thread::sleep(Duration::from_micros(dice.roll(200))),
         3 => foreign::call(|| raw_poll(reader)).map(drop),
         4 => Call::new("hooked")
-            .unblock(|| std::hint::spin_loop())
+            .unblock(std::hint::spin_loop)
             .run(|| raw_poll(reader))
             .map(drop),
         5 => Call::new("failing")
