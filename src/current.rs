@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::error::AttachError;
@@ -16,6 +17,7 @@ use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use crate::protocol::record::{Owner, Record};
 use crate::protocol::registry::{Full, Registry, ThreadId};
 use crate::protocol::slot::Entry;
+use crate::protocol::word::Kind;
 use crate::runtime;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
@@ -85,7 +87,8 @@ struct Membership {
 /// Keeps the calling thread attached; the thread can be raised into while one of these lives.
 ///
 /// Attachments nest: the thread is detached when the last one is dropped, or at its end. Exceptions that are then still
-/// pending end as [`ReceiptState::TargetEnded`].
+/// pending end as [`ReceiptState::TargetEnded`]. The last one dropped inside a foreign call does not detach: somebody may
+/// be looking at that call. The thread stays attached until another attachment ends outside, at the latest until its end.
 ///
 /// The guard belongs to its thread. Dropping it elsewhere does not compile:
 ///
@@ -110,11 +113,13 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let last = MEMBERSHIP.try_with(|cell| {
-            let mut membership = cell.borrow_mut();
-            let attachments = &mut membership.as_mut()?.attachments;
-            *attachments -= 1;
-            if *attachments == 0 {
-                membership.take()
+            let mut place = cell.borrow_mut();
+            let membership = place.as_mut()?;
+            membership.attachments -= 1;
+            // The regions on this thread's stack write to the record when they end: it is not given back under them.
+            let in_region = membership.owner.region().kind() != Kind::Running;
+            if membership.attachments == 0 && !in_region {
+                place.take()
             } else {
                 None
             }
@@ -211,18 +216,27 @@ pub(crate) fn never_started(id: ThreadId) {
 fn end(id: ThreadId, owner: Owner) {
     owner.begin_exit();
     await_pins(owner);
+    let _gone = Gone(id);
     settle(owner.close(), ReceiptState::TargetEnded);
-    REGISTRY.release(id);
-    runtime::note_end();
+}
+
+/// Ends the membership when dropped, on every way out of the exceptions' destructors.
+struct Gone(ThreadId);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        REGISTRY.release(self.0);
+        runtime::note_end();
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         CURRENT.set(&UNATTACHED);
-        end(self.id, self.owner);
         for receipt in self.in_flight.drain(..) {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
         }
+        end(self.id, self.owner);
     }
 }
 
@@ -242,11 +256,21 @@ pub(crate) fn await_pins(owner: Owner) {
     }
 }
 
-/// Ends undelivered entries: receipts first, then the exceptions' destructors, with no lock held.
+/// Ends undelivered entries: each exception's destructor, then its receipt. Called with no lock and no pin held. A
+/// destructor that panics is let through once all are settled.
 pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {
+    let mut first_panic = None;
     for entry in entries {
-        let (receipt, after) = entry.settle(outcome);
+        let receipt = Arc::clone(&entry.receipt);
+        let settled = catch_unwind(AssertUnwindSafe(|| entry.settle(outcome)));
+        let after = settled.map(|(_receipt, after)| after).unwrap_or_else(|panic| {
+            first_panic.get_or_insert(panic);
+            receipt.advance(outcome)
+        });
         wake_receipt(&receipt, after);
+    }
+    if let Some(panic) = first_panic {
+        resume_unwind(panic);
     }
 }
 

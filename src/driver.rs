@@ -276,16 +276,15 @@ fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
         return None;
     }
     let region = record.region();
-    match region.level() {
-        Level::Uninterruptible => return None,
-        Level::Shielded => {
-            let (until, now) = (record.shield_until(), futex::now());
-            if until > now {
-                return (until != u64::MAX && region.kind() != Kind::Running)
-                    .then(|| Duration::from_nanos(until - now));
-            }
+    if region.level() == Level::Uninterruptible {
+        return None;
+    }
+    if region.has(Region::SHIELDED) {
+        let (until, now) = (record.shield_until(), futex::now());
+        if until > now {
+            return (until != u64::MAX && region.kind() != Kind::Running)
+                .then(|| Duration::from_nanos(until - now));
         }
-        Level::Unmasked | Level::Masked => {}
     }
     // A signal that has not arrived waits for its thread to get a processor: to look where that thread is blocked would
     // take the processor's time, and another signal would be the same one. Unless it was lost.

@@ -209,11 +209,14 @@ impl<'a> Call<'a> {
         };
         let record = owner.record();
         let heard = record.heard();
+        // What has acted before this region, for an outer one or under a mask, has not made `f` fail.
+        let before = if record.rung() == 0 { 0 } else { record.take_rung() };
         match self.run(f) {
             Err(raised) => Err(CallError::Raised(raised)),
             Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => {
                 let acted = record.heard() != heard || record.rung() != 0;
+                record.note_rung(before);
                 match acted.then(|| take(owner, Moment::Blocking)).flatten() {
                     Some(raised) => Err(CallError::Raised(raised)),
                     None => Err(CallError::Failed(error)),

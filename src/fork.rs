@@ -15,11 +15,14 @@ use crate::driver::{self, Inbox};
 use crate::platform::{fork, handler, nudge};
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Slot;
+use crate::{runtime, status};
 
 struct Held {
     members: MutexGuard<'static, Members>,
     slot: Option<MutexGuard<'static, Slot>>,
     inbox: MutexGuard<'static, Inbox>,
+    _ends: runtime::HeldEnds,
+    _seen: status::HeldSeen,
 }
 
 thread_local! {
@@ -38,6 +41,8 @@ extern "C" fn before() {
         members,
         slot,
         inbox: driver::hold_for_fork(),
+        _ends: runtime::hold_for_fork(),
+        _seen: status::hold_for_fork(),
     };
     let _ = HELD.try_with(|place| place.replace(Some(held)));
 }
@@ -53,6 +58,7 @@ extern "C" fn in_child() {
         mut members,
         slot,
         mut inbox,
+        ..
     }) = held
     else {
         return;

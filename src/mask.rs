@@ -16,7 +16,7 @@ use crate::current;
 use crate::driver;
 use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
-use crate::protocol::word::{Kind, Level};
+use crate::protocol::word::{Kind, Level, Region};
 use crate::receipt::deadline_after;
 
 /// A mask in force, given to the closure that runs under it.
@@ -25,11 +25,42 @@ pub struct Mask {
     outer: Saved,
 }
 
-/// A level to go back to.
+/// What is in force, to go back to or to put in its place.
 #[derive(Clone, Copy, Debug)]
 struct Saved {
     level: Level,
-    shield_until: u64,
+    /// Until when a shield holds beside the level.
+    shield_until: Option<u64>,
+}
+
+impl Saved {
+    const NOTHING: Self = Self {
+        level: Level::Unmasked,
+        shield_until: None,
+    };
+
+    fn now(owner: Option<Owner>) -> Self {
+        let Some(owner) = owner else { return Self::NOTHING };
+        let region = owner.region();
+        let shield_until = region
+            .has(Region::SHIELDED)
+            .then(|| owner.record().shield_until());
+        Self {
+            level: region.level(),
+            shield_until,
+        }
+    }
+
+    fn put(self, owner: Owner) {
+        if let Some(until) = self.shield_until {
+            owner.set_shield(until);
+        }
+        owner.set_mask(self.level, self.shield_until.is_some());
+    }
+
+    fn is_weaker_than(self, other: Self) -> bool {
+        self.level < other.level || self.shield_until < other.shield_until
+    }
 }
 
 /// Restores the level it was made with.
@@ -39,21 +70,16 @@ struct Restore {
 }
 
 impl Restore {
-    /// Puts `level` in force until the drop.
-    fn set(level: Level, shield_until: u64) -> Self {
+    /// Puts what `change` makes of the present mask in force until the drop.
+    fn set(change: impl FnOnce(Saved) -> Saved) -> Self {
         let owner = current::owner();
-        let saved = match owner {
-            Some(owner) => Saved {
-                level: owner.set_level(level),
-                shield_until: owner.set_shield(shield_until),
-            },
-            None => Saved {
-                level: Level::Unmasked,
-                shield_until: 0,
-            },
-        };
-        if level < saved.level {
-            lowered(owner);
+        let saved = Saved::now(owner);
+        if let Some(owner) = owner {
+            let inner = change(saved);
+            inner.put(owner);
+            if inner.is_weaker_than(saved) {
+                lowered(owner);
+            }
         }
         Self { owner, saved }
     }
@@ -65,10 +91,10 @@ impl Drop for Restore {
         if let (Some(owner), Some(now)) = (self.owner, current::owner())
             && std::ptr::eq(owner.record(), now.record())
         {
-            let inner = owner.set_level(self.saved.level);
-            owner.set_shield(self.saved.shield_until);
-            if self.saved.level < inner {
-                lowered(self.owner);
+            let inner = Saved::now(self.owner);
+            self.saved.put(owner);
+            if self.saved.is_weaker_than(inner) {
+                lowered(owner);
             }
         }
     }
@@ -76,11 +102,8 @@ impl Drop for Restore {
 
 /// The level went down. A running thread meets its exceptions by itself; inside a foreign region (a callback has put its
 /// mask away) the library may block again, and nobody nudged while the mask was up.
-fn lowered(owner: Option<Owner>) {
-    if let Some(owner) = owner
-        && owner.region().kind() != Kind::Running
-        && owner.record().attention().calls()
-    {
+fn lowered(owner: Owner) {
+    if owner.region().kind() != Kind::Running && owner.record().attention().calls() {
         enlist(owner);
     }
 }
@@ -96,16 +119,11 @@ pub(crate) fn enlist(owner: Owner) {
 }
 
 fn at_least<R>(level: Level, f: impl FnOnce(&Mask) -> R) -> R {
-    let (now, shield_until) = level_now();
-    let restore = Restore::set(level.max(now), shield_until);
+    let restore = Restore::set(|now| Saved {
+        level: level.max(now.level),
+        ..now
+    });
     f(&Mask { outer: restore.saved })
-}
-
-fn level_now() -> (Level, u64) {
-    match current::owner() {
-        Some(owner) => (owner.region().level(), owner.record().shield_until()),
-        None => (Level::Unmasked, 0),
-    }
 }
 
 /// Runs `f` masked: safepoints raise nothing, and an exception is delivered only where the thread would really block.
@@ -143,9 +161,9 @@ pub fn uninterruptible<R>(f: impl FnOnce(&Mask) -> R) -> R {
 
 /// Runs `f` uninterruptible for at most `limit`: clean-up that may be stopped if it takes too long.
 ///
-/// After that, exceptions are delivered in it as if it were not masked. Nested shields hold until the later of their
-/// deadlines, and a shield inside [`uninterruptible`] or a [`mask`] is at least as strong as that. A limit too long for
-/// the clock never ends; zero is over at once. The deadline is Trio's idea.
+/// After that, exceptions are delivered in it as if the shield were not there: a [`mask`] or [`uninterruptible`] around or
+/// inside it holds on. Nested shields hold until the later of their deadlines. A limit too long for the clock never ends;
+/// zero is over at once. The deadline is Trio's idea.
 ///
 /// ```
 /// use std::time::Duration;
@@ -159,21 +177,18 @@ pub fn uninterruptible<R>(f: impl FnOnce(&Mask) -> R) -> R {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn shield<R>(limit: Duration, f: impl FnOnce() -> R) -> R {
-    let (now, outer_until) = level_now();
     let until = deadline_after(limit).unwrap_or(u64::MAX);
-    let until = if now == Level::Shielded {
-        until.max(outer_until)
-    } else {
-        until
-    };
-    let _restore = Restore::set(Level::Shielded.max(now), until);
+    let _restore = Restore::set(|now| Saved {
+        shield_until: now.shield_until.max(Some(until)),
+        ..now
+    });
     f()
 }
 
 impl Mask {
     /// Runs `f` under the level that held outside this mask.
     pub fn restore<R>(&self, f: impl FnOnce() -> R) -> R {
-        let _restore = Restore::set(self.outer.level, self.outer.shield_until);
+        let _restore = Restore::set(|_| self.outer);
         f()
     }
 }

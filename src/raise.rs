@@ -11,6 +11,7 @@
 //! safepoints, and what is pinned can neither end nor become another thread. The lock is let go. One match: its slot
 //! gets the entry (*commit*). None or many: the pins are dropped (*revert*) and nothing was ever in any slot.
 
+use std::collections::VecDeque;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -182,9 +183,7 @@ pub fn set_async_exc(target: impl Into<Target>, exc: Option<ExcType>) -> usize {
     let ids = target.into().resolve();
     ids.into_iter()
         .filter(|&id| match exc {
-            Some(ty) => {
-                matches!(raise_by_id(id, ty.into_exception(), Policy::Replace, at), Ok(r) if r.was_accepted())
-            }
+            Some(ty) => post_accepted(id, ty, Policy::Replace, at).is_some(),
             None => clear(id),
         })
         .count()
@@ -209,9 +208,21 @@ pub fn raise_all(target: impl Into<Target>, exc: ExcType) -> Vec<Receipt> {
     let at = Location::caller();
     let ids = target.into().resolve();
     ids.into_iter()
-        .filter_map(|id| raise_by_id(id, exc.into_exception(), Policy::Supersede, at).ok())
-        .filter(Receipt::was_accepted)
+        .filter_map(|id| post_accepted(id, exc, Policy::Supersede, at))
         .collect()
+}
+
+/// The receipt, if the target was not leaving already.
+fn post_accepted(
+    id: ThreadId,
+    exc: ExcType,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Option<Receipt> {
+    let posted = post(id, exc.into_exception(), policy, at).ok()?;
+    let accepted = posted.accepted;
+    let receipt = posted.settle();
+    accepted.then_some(receipt)
 }
 
 /// A raise with a policy.
@@ -272,8 +283,8 @@ impl Raise {
         }
         let reserved = target.reserve();
         let matched = reserved.len();
-        let result = match (matched, reserved.first()) {
-            (1, Some((id, _))) => raise_by_id(*id, self.exception, policy, self.at)
+        let posted = match (matched, reserved.first()) {
+            (1, Some((id, _))) => post(*id, self.exception, policy, self.at)
                 .map_err(|_| RaiseError::NoSuchThread { asked: target }),
             (0, _) => Err(RaiseError::NoSuchThread { asked: target }),
             _ => Err(RaiseError::Ambiguous { matched }),
@@ -281,7 +292,8 @@ impl Raise {
         for (_, pin) in reserved {
             release(pin);
         }
-        result
+        // Only now: destructors may wait for the target, and the target for the pins.
+        posted.map(Posted::settle)
     }
 }
 
@@ -294,6 +306,37 @@ pub(crate) fn raise_by_id(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Receipt, Gone> {
+    post(id, exception, policy, at).map(Posted::settle)
+}
+
+/// A raise that has been made; what it pushed aside is still to be dropped.
+#[must_use = "what was pushed aside must be settled"]
+struct Posted {
+    receipt: Receipt,
+    /// Whether it got into the slot.
+    accepted: bool,
+    aside: VecDeque<Entry>,
+}
+
+impl Posted {
+    /// Drops what was pushed aside, or the exception itself if the target was leaving. Called with no pin held.
+    fn settle(self) -> Receipt {
+        let outcome = if self.accepted {
+            ReceiptState::Superseded
+        } else {
+            ReceiptState::TargetEnded
+        };
+        current::settle(self.aside, outcome);
+        self.receipt
+    }
+}
+
+fn post(
+    id: ThreadId,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Posted, Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
     let receipt = Arc::new(ReceiptCell::new());
     let entry = Entry {
@@ -307,15 +350,19 @@ pub(crate) fn raise_by_id(
         receipt: Arc::clone(&receipt),
         queued: policy == Policy::Queue,
     };
-    match record.raise(id.generation(), entry, policy, runtime::fences()) {
+    let (accepted, aside) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
         AfterPush::Accepted { displaced, duty } => {
             perform(record, id, duty);
-            current::settle(displaced, ReceiptState::Superseded);
+            (true, displaced)
         }
-        AfterPush::Ended(entry) => current::settle([entry], ReceiptState::TargetEnded),
+        AfterPush::Ended(entry) => (false, VecDeque::from([entry])),
         AfterPush::Gone(_) => return Err(Gone),
-    }
-    Ok(Receipt::new(id, receipt))
+    };
+    Ok(Posted {
+        receipt: Receipt::new(id, receipt),
+        accepted,
+        aside,
+    })
 }
 
 /// Sets the stop flag of `id`. `false` if it has ended.

@@ -204,9 +204,18 @@ impl Raised {
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        // The value first: who sees `Caught` may rely on its destructor having run.
+        // The value first: who sees `Caught` may rely on its destructor having run, and be it that it panicked.
+        let _told = Told(self.inner.receipt.take());
         drop(self.inner.value.take());
-        if let Some(receipt) = self.inner.receipt.take() {
+    }
+}
+
+/// Tells the receipt when dropped.
+struct Told(Option<Arc<ReceiptCell>>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.0.take() {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
         }
     }

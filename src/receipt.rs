@@ -25,11 +25,6 @@ impl Receipt {
         Self { target, cell }
     }
 
-    /// Whether it got into a slot at all.
-    pub(crate) fn was_accepted(&self) -> bool {
-        self.state() != ReceiptState::TargetEnded
-    }
-
     /// The thread that was raised into.
     pub fn target(&self) -> ThreadId {
         self.target

@@ -12,7 +12,7 @@ use crate::current;
 use crate::mask::enlist;
 use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
-use crate::protocol::word::{Attention, Kind, Level};
+use crate::protocol::word::{Attention, Kind, Region};
 use crate::raised::Raised;
 use crate::safepoint::{Moment, WOKEN, deliverable, take};
 
@@ -102,6 +102,10 @@ pub(crate) fn wait_until(
             return Waited::Ready;
         }
         let attention = record.attention();
+        // Before the raise: the time is over, so nothing would block.
+        if deadline.is_some_and(|at| futex::now() >= at) {
+            return Waited::TimedOut;
+        }
         if raises == Raises::End && deliverable(owner, Moment::Blocking) {
             if slept {
                 record.note_rung(WOKEN);
@@ -117,9 +121,6 @@ pub(crate) fn wait_until(
             (Some(at), Some(shield)) => Some(at.min(shield)),
             (at, shield) => at.or(shield),
         };
-        if deadline.is_some_and(|at| futex::now() >= at) {
-            return Waited::TimedOut;
-        }
         if !attention.has(Attention::NOTIFIED) {
             futex::wait(word, attention.futex(), limit);
             slept = true;
@@ -130,7 +131,7 @@ pub(crate) fn wait_until(
 /// When the shield in force ends, if that is still to come and something is held back by it.
 fn shield_end(owner: Owner) -> Option<u64> {
     let record = owner.record();
-    let shielded = owner.region().level() == Level::Shielded && record.attention().calls();
+    let shielded = owner.region().has(Region::SHIELDED) && record.attention().calls();
     shielded
         .then(|| record.shield_until())
         .filter(|until| *until != u64::MAX && *until > futex::now())

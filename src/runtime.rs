@@ -5,7 +5,7 @@
 //!
 //! **Signal context:** no.
 
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::current;
 use crate::error::AttachError;
@@ -117,6 +117,14 @@ pub(crate) fn fences() -> Fences {
 }
 
 static ENDS: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The lock that the end of a thread takes.
+pub(crate) type HeldEnds = MutexGuard<'static, u64>;
+
+/// Keeps threads from ending while the process forks: the child could not end its own otherwise.
+pub(crate) fn hold_for_fork() -> HeldEnds {
+    ENDS.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Tells whoever waits for threads to end that one has.
 pub(crate) fn note_end() {

@@ -9,8 +9,9 @@
 //!
 //! - the attention word calls;
 //! - no panic or delivered exception is unwinding this thread (P11);
-//! - the mask level allows it: always when unmasked; when masked, only where the thread would really block; under a
-//!   shield, once its deadline has passed; never when uninterruptible.
+//! - the mask level allows it: always when unmasked; when masked, only where the thread would really block; never
+//!   when uninterruptible;
+//! - no shield is in force, or its deadline has passed.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
@@ -21,7 +22,7 @@ use crate::platform::futex;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
 use crate::protocol::slot::{Entry, Payload};
-use crate::protocol::word::{Attention, Level};
+use crate::protocol::word::{Attention, Level, Region};
 use crate::raised::{Raised, Rung};
 
 /// Whether the thread has come to a point where it would really block.
@@ -177,12 +178,13 @@ const POLLED: u32 = 1;
 
 /// Whether the mask level lets an exception through at this moment. A shield whose time is over holds nothing back.
 fn level_allows(owner: Owner, moment: Moment) -> bool {
-    match owner.region().level() {
+    let region = owner.region();
+    let level = match region.level() {
         Level::Unmasked => true,
         Level::Masked => moment == Moment::Blocking,
-        Level::Shielded => futex::now() >= owner.record().shield_until(),
         Level::Uninterruptible => false,
-    }
+    };
+    level && !(region.has(Region::SHIELDED) && futex::now() < owner.record().shield_until())
 }
 
 /// Whether an exception would be delivered now. The condition at the head of this file.

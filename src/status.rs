@@ -5,7 +5,7 @@
 //! **Signal context:** no.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::current::REGISTRY;
@@ -158,13 +158,21 @@ impl Glance {
 
 /// A wait that was looked at before: the kernel does not tell how long a thread has slept, but a thread that has not
 /// been switched to since the last look is still in the same wait.
-struct Seen {
+pub(crate) struct Seen {
     place: String,
     switches: u64,
     since: Instant,
 }
 
 static SEEN: Mutex<Option<HashMap<ThreadId, Seen>>> = Mutex::new(None);
+
+/// The lock that [`threads`] takes.
+pub(crate) type HeldSeen = MutexGuard<'static, Option<HashMap<ThreadId, Seen>>>;
+
+/// Keeps lookers out while the process forks: the child could not look otherwise.
+pub(crate) fn hold_for_fork() -> HeldSeen {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn since_first_look(id: ThreadId, tid: i32, place: &str) -> Option<Duration> {
     let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -97,11 +97,6 @@ impl Order {
             .is_ok()
             .then_some(Claim(self))
     }
-
-    /// Whether an order still waits for the handler.
-    pub(crate) fn is_armed(&self) -> bool {
-        self.state.load(Ordering::Acquire) != IDLE
-    }
 }
 
 impl Claim<'_> {

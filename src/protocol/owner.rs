@@ -10,7 +10,7 @@
 //! | --- | --- | --- |
 //! | `enter`'s frame store Release | `Record::frame` Acquire | a looker that sees the outer region's word may get the inner region's frame, and finds it complete |
 //! | unpin Release | `leave`'s attention load Acquire | what a looker or a hook did under a pin that is gone by now is done |
-//! | `set_level`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
+//! | `set_mask`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
 
 use std::collections::VecDeque;
 
@@ -101,7 +101,7 @@ impl Owner {
         let record = self.record;
         // Before the region word: a looker that the check below misses sees the outer word, and must not find the inner
         // frame with it. One that sees the inner word with the outer frame is as well off: that one lives on.
-        record.frame.store(entered.frame, Ordering::Relaxed);
+        record.frame.store(entered.frame, Ordering::Release);
         record.region.store(entered.outer.0, Ordering::Release);
         match fences {
             Fences::Light => light_fence(),
@@ -149,24 +149,24 @@ impl Owner {
         None
     }
 
-    /// Puts `level` in force and returns the one before. Lowering it inside a region fences: look for a call afterwards.
+    /// Puts a level and a shield in force and returns those before. Lowering them inside a region fences: look for a call afterwards.
     #[inline(always)]
-    pub(crate) fn set_level(self, level: Level) -> Level {
+    pub(crate) fn set_mask(self, level: Level, shielded: bool) -> (Level, bool) {
         let region = self.region();
+        let outer = (region.level(), region.has(Region::SHIELDED));
         self.record
             .region
-            .store(region.with_level(level).0, Ordering::Release);
-        if level < region.level() && region.kind() != Kind::Running {
+            .store(region.with_mask(level, shielded).0, Ordering::Release);
+        let lowered = level < outer.0 || outer.1 && !shielded;
+        if lowered && region.kind() != Kind::Running {
             // Pairs with the fence in `Record::duty` (I1).
             fence(Ordering::SeqCst);
         }
-        region.level()
+        outer
     }
 
-    pub(crate) fn set_shield(self, until: u64) -> u64 {
-        let outer = self.record.shield_until();
+    pub(crate) fn set_shield(self, until: u64) {
         self.record.shield_until.store(until, Ordering::Relaxed);
-        outer
     }
 
     /// Clears `bit` and tells whether it was set.

@@ -32,7 +32,7 @@
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
-//! | owner's region store Release | raiser's region load Acquire | the frame behind it is complete |
+//! | owner's frame store Release | looker's frame load Acquire | the frame behind it is complete, even when it is an inner one that the looked-at region word does not tell of yet |
 //! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
 //! | owner's frame store Release | looker's frame load Acquire | an inner region's frame is complete even if only the outer word is seen |
 //! | unpin Release | owner's `await_looks`, `await_pins` RMW and its load in (d), Acquire | the looker is done with the frame (I4) |
@@ -256,6 +256,17 @@ impl Record {
         );
     }
 
+    /// Locks the slot if `generation` is not over. Looks before it locks, too: in a forked child the lock of an abandoned
+    /// record may be held for ever.
+    fn slot_of(&self, generation: u32) -> Option<MutexGuard<'_, Slot>> {
+        let over = || self.attention().generation() != generation;
+        if over() {
+            return None;
+        }
+        let slot = lock(&self.slot);
+        if over() { None } else { Some(slot) }
+    }
+
     /// Raises into this record's `generation`.
     pub(crate) fn raise(
         &self,
@@ -264,10 +275,9 @@ impl Record {
         policy: Policy,
         fences: Fences,
     ) -> AfterPush<'_> {
-        let mut slot = lock(&self.slot);
-        if self.attention().generation() != generation {
+        let Some(mut slot) = self.slot_of(generation) else {
             return AfterPush::Gone(entry);
-        }
+        };
         if slot.is_closed() {
             return AfterPush::Ended(entry);
         }
@@ -285,10 +295,7 @@ impl Record {
 
     /// Empties the slot without raising. `None` if the generation is over.
     pub(crate) fn clear(&self, generation: u32) -> Option<VecDeque<Entry>> {
-        let mut slot = lock(&self.slot);
-        if self.attention().generation() != generation || slot.is_closed() {
-            return None;
-        }
+        let mut slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
         let drained = slot.drain();
         self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
         Some(drained)
@@ -296,10 +303,7 @@ impl Record {
 
     /// Takes one raise back, if it still waits.
     pub(crate) fn revoke(&self, generation: u32, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
-        let mut slot = lock(&self.slot);
-        if self.attention().generation() != generation {
-            return None;
-        }
+        let mut slot = self.slot_of(generation)?;
         let entry = slot.remove(receipt);
         self.settle_pending_bit(&slot);
         entry
@@ -307,10 +311,7 @@ impl Record {
 
     /// Sets the level flag that makes every later safepoint raise `Stop`. `None` if the generation is over.
     pub(crate) fn stop(&self, generation: u32, fences: Fences) -> Option<Duty<'_>> {
-        let slot = lock(&self.slot);
-        if self.attention().generation() != generation || slot.is_closed() {
-            return None;
-        }
+        let _slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
         let before = Attention(self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst));
         Some(self.duty(before, generation, fences))
     }
@@ -347,7 +348,7 @@ impl Record {
                 }
             }
             (Kind::Running, _) | (_, Level::Uninterruptible) => Duty::Nothing,
-            (_, Level::Shielded) => {
+            _ if region.has(Region::SHIELDED) => {
                 if self.enlist() {
                     Duty::Later
                 } else {

@@ -47,8 +47,11 @@ pub(crate) struct Entry {
 impl Entry {
     /// Ends an entry that left the slot undelivered. The payload is dropped here: call it with no lock held.
     pub(crate) fn settle(self, outcome: ReceiptState) -> (Arc<ReceiptCell>, AfterSettle) {
-        let after = self.receipt.advance(outcome);
-        (self.receipt, after)
+        let Self { payload, receipt, .. } = self;
+        // First: who sees the outcome may rely on the destructor having run.
+        drop(payload);
+        let after = receipt.advance(outcome);
+        (receipt, after)
     }
 }
 

@@ -8,8 +8,8 @@
 //! ```text
 //! attention  63 ... 32 | 31 .. 24 | 23 .. 10 | 9     8        7       6        5        4        3       2     1       0
 //!            generation| looks    | pins     | NUDGE REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
-//! region     63 ........ 32 | 31 ..... 9 | 8        7       6        5        4        3     2       1     0
-//!            -              | -          | FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
+//! region     63 ....... 10 | 9        8        7       6        5        4        3     2       1     0
+//!            -             | SHIELDED FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
 //! ```
 //!
 //! The low half of the attention word is the futex word of every wait in this crate.
@@ -106,8 +106,6 @@ pub(crate) enum Level {
     Unmasked,
     /// Deferred at safepoints, deliverable when the thread would really block.
     Masked,
-    /// Deferred everywhere until the shield's deadline.
-    Shielded,
     /// Deferred everywhere.
     Uninterruptible,
 }
@@ -120,6 +118,8 @@ impl Region {
     pub(crate) const FAIL: u64 = 1 << 4;
     pub(crate) const HOOK: u64 = 1 << 5;
     pub(crate) const FRAMED: u64 = 1 << 8;
+    /// Deferred everywhere until the shield's deadline; from then on the level alone counts.
+    pub(crate) const SHIELDED: u64 = 1 << 9;
     const KIND: u64 = 0b11;
     const LEVEL: u64 = 0b1100;
     const LADDER: u64 = 0x1F0;
@@ -140,7 +140,6 @@ impl Region {
         match (self.0 & Self::LEVEL) >> 2 {
             0 => Level::Unmasked,
             1 => Level::Masked,
-            2 => Level::Shielded,
             _ => Level::Uninterruptible,
         }
     }
@@ -157,8 +156,9 @@ impl Region {
     }
 
     #[inline(always)]
-    pub(crate) const fn with_level(self, level: Level) -> Self {
-        Self(self.0 & !Self::LEVEL | (level as u64) << 2)
+    pub(crate) const fn with_mask(self, level: Level, shielded: bool) -> Self {
+        let shield = if shielded { Self::SHIELDED } else { 0 };
+        Self(self.0 & !(Self::LEVEL | Self::SHIELDED) | (level as u64) << 2 | shield)
     }
 }
 
@@ -167,21 +167,18 @@ mod tests {
     use super::*;
 
     const KINDS: [Kind; 4] = [Kind::Running, Kind::Waiting, Kind::Window, Kind::Foreign];
-    const LEVELS: [Level; 4] = [
-        Level::Unmasked,
-        Level::Masked,
-        Level::Shielded,
-        Level::Uninterruptible,
-    ];
+    const LEVELS: [Level; 3] = [Level::Unmasked, Level::Masked, Level::Uninterruptible];
 
     #[test]
     fn every_kind_and_level_survives_the_packing() {
         for kind in KINDS {
-            for level in LEVELS {
+            for (level, shielded) in LEVELS.into_iter().flat_map(|l| [(l, false), (l, true)]) {
                 for ladder in [0, Region::FAIL, Region::HOOK | Region::FRAMED] {
-                    let region = Region::IDLE.with_level(level).entered(kind, ladder);
+                    let region = Region::IDLE.with_mask(level, shielded).entered(kind, ladder);
                     assert_eq!((region.kind(), region.level()), (kind, level));
+                    assert_eq!(region.has(Region::SHIELDED), shielded);
                     assert_eq!(region.0 & Region::LADDER, ladder);
+                    assert_eq!(region.with_mask(Level::Unmasked, false).level(), Level::Unmasked);
                 }
             }
         }
@@ -190,7 +187,7 @@ mod tests {
     #[test]
     fn an_inner_region_has_its_own_kind_and_rungs_and_the_outer_level() {
         let outer = Region::IDLE
-            .with_level(Level::Masked)
+            .with_mask(Level::Masked, true)
             .entered(Kind::Foreign, Region::FAIL);
         let inner = outer.entered(Kind::Window, 0);
         let seen = (inner.kind(), inner.level(), inner.0 & Region::LADDER);

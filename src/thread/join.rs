@@ -55,6 +55,15 @@ impl<T> Packet<T> {
     }
 }
 
+/// Completes its packet when dropped.
+pub(super) struct Completes<T>(pub(super) Arc<Packet<T>>);
+
+impl<T> Drop for Completes<T> {
+    fn drop(&mut self) {
+        self.0.complete();
+    }
+}
+
 /// A thread started by [`spawn`](super::spawn). Dropping the handle lets the thread go on by itself.
 pub struct JoinHandle<T> {
     id: ThreadId,

@@ -23,7 +23,7 @@ use crate::raised::Raised;
 use crate::receipt::deadline_after;
 use crate::region::{Raises, Waited, wait_until};
 use crate::runtime;
-use join::Packet;
+use join::{Completes, Packet};
 
 /// Starts an attached thread. Its parent is the calling thread, if that one is attached.
 ///
@@ -98,10 +98,11 @@ impl Builder {
         let theirs = Arc::clone(&packet);
         let started = builder.spawn(move || {
             nudge::unblock(runtime::signal());
+            // Dropped last: joiners are let go even if the destructor of an undelivered exception panics.
+            let packet = Completes(theirs);
             let attachment = current::adopt(id);
-            theirs.run(f);
+            packet.0.run(f);
             drop(attachment);
-            theirs.complete();
         });
         match started {
             Ok(inner) => Ok(JoinHandle::new(id, packet, inner)),

@@ -1,7 +1,20 @@
-//! What the public names promise, on real threads, in one binary.
+//! What the public names promise (DESIGN section 3), on real threads, in one binary.
+//!
+//! `stage` holds what the tests share. What is global to a process (handlers, fork, limits) is in `process_*.rs`.
 
+mod stage;
+
+mod delivery;
+mod foreign;
 mod fs;
+mod identity;
 mod io;
+mod masks;
+mod nudges;
 mod process;
+mod raise;
+mod receipts;
+mod stress;
 mod stuck;
 mod sync;
+mod threads;

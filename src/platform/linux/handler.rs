@@ -31,7 +31,7 @@ use super::direct;
 use crate::platform::{Spot, arch::Context};
 use crate::protocol::order::Order;
 use crate::protocol::record::Record;
-use crate::protocol::word::{Attention, Kind, Level, Region};
+use crate::protocol::word::{Kind, Level, Region};
 
 /// The `si_code` of a nudge: negative, as the kernel demands of a sibling thread, and used by nobody else known.
 pub(crate) const NUDGE_CODE: libc::c_int = -0x7474;
@@ -162,14 +162,18 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
         NUDGE_CODE => {
             FORGED.fetch_add(1, Ordering::Relaxed);
         }
-        // The kernel had no room for the details (RLIMIT_SIGPENDING): it still delivers, without them. The record says
-        // whether there is anything to do (H4).
+        // The kernel had no room for the details (RLIMIT_SIGPENDING) and delivers without them; or somebody outside our
+        // pid namespace has sent it. The record says whether there is anything to do (H4). If not, it may be a
+        // stranger's, and is passed on.
         libc::SI_USER if sender == 0 => {
-            if let Some(record) = (installed.of_thread)(this_thread()) {
+            let record = (installed.of_thread)(this_thread());
+            if let Some(record) = record {
                 // SAFETY: as above.
                 let mut context = unsafe { Context::of(raw) };
                 nudged(record, signal, &mut context);
-            } else {
+            }
+            if !record.is_some_and(|record| record.attention().calls()) {
+                FOREIGN.fetch_add(1, Ordering::Relaxed);
                 forward(installed, signal, info, raw);
             }
         }
@@ -220,11 +224,12 @@ fn skip(record: &'static Record, region: Region, context: &mut Context<'_>) {
             context.skip_call(result as i64);
             record.note_rung(RUNG_FAIL);
         }
+        // A sleep that answers EINTR has written how much of it was left, which we cannot: the next nudge finds it blocked.
+        Some(0) | None => {}
         Some(_) => {
             context.skip_call(-i64::from(libc::EINTR));
             record.note_rung(RUNG_NUDGE);
         }
-        None => {}
     }
 }
 

@@ -210,10 +210,10 @@ fn a_stale_mask_in_the_region_word_excuses_nobody() {
     // Two regions in a row: bounded.
     model(Some(3), || {
         under_membarrier(|owner, bell| {
-            let outer = owner.set_level(Level::Uninterruptible);
+            let outer = owner.set_mask(Level::Uninterruptible, false);
             let entered = owner.enter(Kind::Foreign, 0, null_mut(), Fences::Light);
             let _no_frame = owner.leave(&entered, Fences::Light);
-            owner.set_level(outer);
+            owner.set_mask(outer.0, outer.1);
             enter_and_block(owner, bell, Fences::Light);
         });
     });
@@ -222,8 +222,8 @@ fn a_stale_mask_in_the_region_word_excuses_nobody() {
 /// A callback inside a foreign call puts its mask away: it sees the raise, or the raiser sees the mask gone.
 fn put_a_mask_away_inside(owner: Owner, bell: &Bell, fences: Fences) {
     let entered = owner.enter(Kind::Foreign, 0, null_mut(), fences);
-    let outer = owner.set_level(Level::Uninterruptible);
-    owner.set_level(outer);
+    let outer = owner.set_mask(Level::Uninterruptible, false);
+    owner.set_mask(outer.0, outer.1);
     // As `mask::lowered` does: seeing the call, the owner leaves a note itself.
     if !entered.calls && !owner.record().attention().calls() {
         bell.block();

@@ -1,0 +1,211 @@
+//! What the tests share: numbered exceptions whose drops are counted, waiting for a state to be seen, raw system calls.
+//!
+//! Nothing here waits a fixed time to let another thread get somewhere: [`until`] waits for what can be observed, and its
+//! deadline can only fail the test.
+
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use throwto::{Raised, ReceiptState, ThreadId, ThreadInfo, thread, threads};
+
+/// How long anything may take before the test fails.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than any test: a wait of this length ends only by a raise.
+pub const FOREVER: Duration = Duration::from_secs(3600);
+
+/// Counts the lives of one test's exceptions.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    made: AtomicU64,
+    dropped: Mutex<HashMap<u64, u32>>,
+}
+
+impl Ledger {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::SeqCst)
+    }
+
+    pub fn drops_of(&self, number: u64) -> u32 {
+        self.dropped.lock().unwrap().get(&number).copied().unwrap_or(0)
+    }
+
+    /// Every exception that was made has been dropped, and none twice.
+    #[track_caller]
+    pub fn balance(&self) {
+        let dropped = self.dropped.lock().unwrap();
+        let twice: Vec<_> = dropped.iter().filter(|(_, times)| **times != 1).collect();
+        assert!(twice.is_empty(), "dropped more than once: {twice:?}");
+        assert_eq!(dropped.len() as u64, self.made(), "made and never dropped");
+    }
+}
+
+macro_rules! numbered {
+    ($($(#[$meta:meta])* $name:ident)*) => {$(
+        $(#[$meta])*
+        #[derive(Debug)]
+        pub struct $name {
+            pub number: u64,
+            ledger: Arc<Ledger>,
+        }
+
+        impl $name {
+            pub fn new(ledger: &Arc<Ledger>) -> Self {
+                let number = ledger.made.fetch_add(1, Ordering::SeqCst);
+                Self { number, ledger: Arc::clone(ledger) }
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                *self.ledger.dropped.lock().unwrap().entry(self.number).or_default() += 1;
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} {}", stringify!($name), self.number)
+            }
+        }
+
+        impl std::error::Error for $name {}
+    )*};
+}
+
+numbered! {
+    /// An exception with a number, whose drops are counted.
+    Numbered
+    /// Another, of a type of its own.
+    Other
+}
+
+/// The number of a delivered [`Numbered`] or [`Other`].
+pub fn number_of(raised: &Raised) -> u64 {
+    raised
+        .downcast_ref::<Numbered>()
+        .map(|e| e.number)
+        .or_else(|| raised.downcast_ref::<Other>().map(|e| e.number))
+        .unwrap_or_else(|| panic!("not one of ours: {raised:?}"))
+}
+
+/// Waits until `done()`.
+#[track_caller]
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !done() {
+        assert!(
+            Instant::now() < deadline,
+            "never seen: {what}; threads: {:#?}",
+            threads()
+        );
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+pub fn info(id: ThreadId) -> Option<ThreadInfo> {
+    threads().into_iter().find(|t| t.id == id)
+}
+
+/// Waits until the thread is blocked where `place` says: the beginning of its `where_blocked`.
+#[track_caller]
+pub fn until_blocked(id: ThreadId, place: &str) {
+    until(place, || {
+        info(id).is_some_and(|t| t.where_blocked.starts_with(place))
+    });
+}
+
+/// Waits until the thread sleeps in a wait of ours.
+#[track_caller]
+pub fn until_waiting(id: ThreadId) {
+    until("waiting", || {
+        info(id)
+            .is_some_and(|t| t.state == thread_state_waiting() && t.where_blocked.starts_with("futex wait"))
+    });
+}
+
+fn thread_state_waiting() -> throwto::ThreadState {
+    throwto::ThreadState::Waiting
+}
+
+#[track_caller]
+pub fn join<T>(handle: thread::JoinHandle<T>) -> T {
+    match handle.join_timeout(LIMIT) {
+        Ok(Ok(value)) => value,
+        Ok(Err(handle)) => panic!("never ended: {:#?}", info(handle.id())),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Waits for a final state.
+#[track_caller]
+pub fn fate(receipt: &throwto::Receipt) -> ReceiptState {
+    let state = receipt.wait(LIMIT);
+    assert!(state.is_final(), "still {state:?}: {:#?}", info(receipt.target()));
+    state
+}
+
+/// Spins to safepoints until one raises.
+pub fn spin() -> Raised {
+    loop {
+        if let Err(raised) = throwto::safepoint() {
+            return raised;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+/// `read(2)` of one byte, as C would: the number of bytes, or an errno. No retry.
+pub fn raw_read(fd: &impl AsRawFd) -> Result<usize, i32> {
+    let mut byte = 0_u8;
+    // SAFETY: one writable byte, borrowed for the call.
+    let read = unsafe { libc::read(fd.as_raw_fd(), (&raw mut byte).cast(), 1) };
+    usize::try_from(read).map_err(|_| errno())
+}
+
+pub fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Reads as bad C does: again for as long as the answer is EINTR. Returns what ended it and how often it was interrupted.
+pub fn stubborn_read(fd: &impl AsRawFd) -> (Result<usize, i32>, usize) {
+    let mut interrupted = 0;
+    loop {
+        match raw_read(fd) {
+            Err(libc::EINTR) => interrupted += 1,
+            end => return (end, interrupted),
+        }
+    }
+}
+
+/// A small generator of random numbers, so that a seed replays a run as far as threads do.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+/// The seed of this run: `THROWTO_SEED`, or the clock.
+pub fn seed() -> u64 {
+    match std::env::var("THROWTO_SEED") {
+        Ok(seed) => seed.parse().expect("THROWTO_SEED is a number"),
+        Err(_) => std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64),
+    }
+}

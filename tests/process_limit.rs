@@ -1,0 +1,115 @@
+//! Configuration: applied once, before use. Each case runs in a process of its own, which is this one started again.
+
+use std::process::Command;
+
+use throwto::{AttachError, Config, ConfigError, attach, thread};
+
+const CASE: &str = "THROWTO_CASE";
+
+/// In the child started for it, runs `body`; else starts that child.
+fn in_own_process(name: &str, body: impl FnOnce()) {
+    if std::env::var(CASE).is_ok_and(|case| case == name) {
+        return body();
+    }
+    let exe = std::env::current_exe().unwrap();
+    let status = Command::new(exe)
+        .args(["--exact", name])
+        .env(CASE, name)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name}");
+}
+
+#[test]
+fn the_attach_limit_is_an_error_and_ended_threads_do_not_count() {
+    in_own_process(
+        "the_attach_limit_is_an_error_and_ended_threads_do_not_count",
+        || {
+            Config::new().attach_limit(2).apply().unwrap();
+            let mine = attach().unwrap();
+            let nested = attach().unwrap();
+            let worker = thread::spawn(thread::park);
+            let refused = thread::Builder::new().spawn(|| ()).unwrap_err();
+            let error = refused.get_ref().and_then(|e| e.downcast_ref::<AttachError>());
+            assert_eq!(error, Some(&AttachError::Limit { limit: 2 }));
+            let refused = std::thread::spawn(|| attach().err()).join().unwrap();
+            assert_eq!(refused, Some(AttachError::Limit { limit: 2 }));
+            assert_eq!(throwto::threads().len(), 2);
+            worker.unpark();
+            worker.join().unwrap().unwrap();
+            for _ in 0..100 {
+                thread::spawn(|| ()).join().unwrap();
+            }
+            drop((mine, nested));
+        },
+    );
+}
+
+#[test]
+fn a_limit_of_nothing_attaches_nobody() {
+    in_own_process("a_limit_of_nothing_attaches_nobody", || {
+        Config::new().attach_limit(0).apply().unwrap();
+        assert_eq!(attach().err(), Some(AttachError::Limit { limit: 0 }));
+        assert!(throwto::safepoint().is_ok());
+    });
+}
+
+#[test]
+fn a_configuration_after_use_comes_too_late() {
+    in_own_process("a_configuration_after_use_comes_too_late", || {
+        let attachment = attach().unwrap();
+        assert_eq!(Config::new().attach_limit(1).apply(), Err(ConfigError::TooLate));
+        drop(attachment);
+        assert_eq!(Config::new().apply(), Err(ConfigError::TooLate));
+    });
+}
+
+#[test]
+fn a_configuration_is_applied_once() {
+    in_own_process("a_configuration_is_applied_once", || {
+        Config::new().nudge_signal(libc::SIGUSR1).apply().unwrap();
+        assert_eq!(Config::new().apply(), Err(ConfigError::TooLate));
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let worker = thread::spawn(move || {
+            throwto::foreign::Call::new("read")
+                .fail_syscalls()
+                .run(|| std::io::Read::read(&mut { reader }, &mut [0]))
+        });
+        worker.raise(throwto::Stop).unwrap();
+        let ended = worker.join().unwrap();
+        assert!(
+            ended.is_err() || ended.is_ok_and(|read| read.is_err()),
+            "another signal nudges as well"
+        );
+    });
+}
+
+#[test]
+fn a_signal_that_cannot_be_caught_is_an_error_at_attach_every_time() {
+    const NAME: &str = "a_signal_that_cannot_be_caught_is_an_error_at_attach_every_time";
+    in_own_process(NAME, || {
+        for signal in [0, -1, libc::SIGKILL, libc::SIGSTOP, 65, i32::MAX] {
+            // SAFETY: the child runs a few calls of ours and exits; this process has no other threads but libtest's.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let held = std::panic::catch_unwind(|| {
+                    Config::new().nudge_signal(signal).apply().unwrap();
+                    for _ in 0..2 {
+                        match attach() {
+                            Err(AttachError::Signal { signal: told, .. }) => assert_eq!(told, signal),
+                            other => panic!("{signal}: {other:?}"),
+                        }
+                        assert!(thread::Builder::new().spawn(|| ()).is_err());
+                        assert!(throwto::safepoint().is_ok());
+                    }
+                });
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(i32::from(held.is_err())) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child above.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!(status, 0, "signal {signal}");
+        }
+    });
+}
