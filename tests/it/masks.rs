@@ -328,11 +328,7 @@ fn handlers_run_masked() {
 fn a_bracket_releases_masked_on_every_way_out() {
     let _attachment = attach().unwrap();
     let mut seen = Vec::new();
-    let used = bracket(
-        || levels(),
-        |acquired| (*acquired, levels()),
-        |_| seen.push(levels()),
-    );
+    let used = bracket(levels, |acquired| (*acquired, levels()), |_| seen.push(levels()));
     assert_eq!((used, &seen[..]), ((MASKED, UNMASKED), &[MASKED][..]));
 
     let mut released = None;
