@@ -60,7 +60,7 @@ pub struct StillAlive {
     /// How many live threads matched. Nothing was raised if more than one did.
     pub matched: usize,
     /// What it is doing now, if it could be looked at.
-    pub info: Option<ThreadInfo>,
+    pub info: Option<Box<ThreadInfo>>,
 }
 
 impl StillAlive {
@@ -126,11 +126,9 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
     };
     let mut tally = Tally::default();
     let pause = retry.every.max(Duration::from_millis(1));
-    loop {
-        match raise_by_id(id, ty.into_exception(), Policy::Supersede, at) {
-            Ok(receipt) => tally.add(receipt),
-            Err(_gone) => break,
-        }
+    // Until it is gone.
+    while let Ok(receipt) = raise_by_id(id, ty.into_exception(), Policy::Supersede, at) {
+        tally.add(receipt);
         let left = retry.give_up_after.saturating_sub(start.elapsed());
         let until = Instant::now() + left.min(pause);
         let ended = runtime::wait_for_ends(until, || !exists(id));
@@ -138,7 +136,7 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
             break;
         }
         if left.is_zero() || Some(id) == ThreadId::current() {
-            let info = status::info(id);
+            let info = status::info(id).map(Box::new);
             let (raises, caught) = tally.counts();
             return Err(StillAlive {
                 raises,

@@ -18,6 +18,7 @@ extern "C" fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     PASSED_ON.fetch_add(1, Ordering::Relaxed);
     type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
     if let Some(before) = BEFORE.get() {
+        // SAFETY: the handler that throwto installed, which it did with SA_SIGINFO.
         let before: Handler = unsafe { std::mem::transmute(*before) };
         before(signal, info, context);
     }
@@ -25,19 +26,19 @@ extern "C" fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
 
 /// What signal-hook and others do: a handler with `SA_RESTART` that calls the one it found.
 fn take_the_signal() {
+    // SAFETY: plain data.
     let mut found: libc::sigaction = unsafe { zeroed() };
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGURG, std::ptr::null(), &mut found) },
-        0
-    );
+    // SAFETY: a query.
+    let asked = unsafe { libc::sigaction(libc::SIGURG, std::ptr::null(), &mut found) };
+    assert_eq!(asked, 0);
     BEFORE.set(found.sa_sigaction).unwrap();
+    // SAFETY: plain data.
     let mut action: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = pass_on as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGURG, &action, std::ptr::null_mut()) },
-        0
-    );
+    // SAFETY: `pass_on` has the signature that SA_SIGINFO wants.
+    let taken = unsafe { libc::sigaction(libc::SIGURG, &action, std::ptr::null_mut()) };
+    assert_eq!(taken, 0);
 }
 
 fn pipe() -> (OwnedFd, OwnedFd) {
@@ -56,6 +57,7 @@ fn blocked_in_read(id: throwto::ThreadId) {
 
 fn read_one(fd: i32) -> std::io::Result<usize> {
     let mut byte = 0_u8;
+    // SAFETY: one byte into one byte.
     let result = unsafe { libc::read(fd, (&raw mut byte).cast(), 1) };
     if result < 0 {
         Err(std::io::Error::last_os_error())

@@ -37,7 +37,7 @@ pub struct Freed {
 pub fn rescue(kinds: &[&'static Kind]) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = kinds
         .iter()
-        .map(|kind| Outcome {
+        .map(|_| Outcome {
             stuck_in: String::new(),
             end: End::Failed("not tried".into()),
         })

@@ -43,7 +43,7 @@ pub(super) fn nudged(address: usize, context: &mut Context<'_>) -> bool {
     let Some(cell) = POOL.get(offset / size_of::<Cell>()) else {
         return false;
     };
-    if offset % size_of::<Cell>() != 0 {
+    if !offset.is_multiple_of(size_of::<Cell>()) {
         return false;
     }
     if cell.os_tid.load(Ordering::Acquire) == nudge::os_tid() {

@@ -119,14 +119,19 @@ fn empty_action() -> libc::sigaction {
     unsafe { std::mem::zeroed() }
 }
 
-fn errno() -> i32 {
-    // SAFETY: the C library's errno of this thread: always there, never moved while the thread lives.
-    unsafe { *libc::__errno_location() }
+/// This thread's errno, which the C library places for the whole life of the thread.
+pub(super) fn errno() -> i32 {
+    // SAFETY: a plain function of the C library that computes an address.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: see above; no other thread touches it.
+    unsafe { *place }
 }
 
 fn set_errno(value: i32) {
     // SAFETY: as in `errno`.
-    unsafe { *libc::__errno_location() = value }
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as in `errno`.
+    unsafe { *place = value }
 }
 
 extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

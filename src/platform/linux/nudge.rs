@@ -10,7 +10,7 @@
 
 use crate::protocol::record::Record;
 
-use super::handler::{NUDGE_CODE, process};
+use super::handler::{NUDGE_CODE, errno, process};
 
 /// The head of the kernel's `siginfo_t` for queued signals; the rest of its 128 bytes is padding.
 #[repr(C)]
@@ -65,12 +65,7 @@ pub(crate) fn send_value(value: usize, os_tid: i32, signal: libc::c_int) -> i32 
             &raw const info,
         )
     };
-    if sent == 0 {
-        0
-    } else {
-        // SAFETY: this thread's errno, just set.
-        unsafe { *libc::__errno_location() }
-    }
+    if sent == 0 { 0 } else { errno() }
 }
 
 /// The kernel's number of the calling thread.
