@@ -10,10 +10,13 @@ use std::time::Instant;
 use throwto::foreign::CallError;
 use throwto::{Raised, ThreadInfo};
 
+/// What a thread does until it is raised out of it.
+type Stuck = Box<dyn FnOnce(&Witness) -> Result<(), Out> + Send>;
+
 pub struct Case {
     pub stuck_in: StuckIn,
     /// The first job. It never returns by itself.
-    pub stuck: Box<dyn FnOnce(&Witness) -> Result<(), Out> + Send>,
+    pub stuck: Stuck,
     /// What the first job has to clear away, beside its guard.
     pub traces: Vec<Trace>,
     /// The job after it, and what it returns.

@@ -162,7 +162,7 @@ impl Stuck {
         }
         let answer = next
             .value
-            .or_else(|out| Err(format!("next job: {}", told(Err(out)))))?;
+            .map_err(|out| format!("next job: {}", told(Err(out))))?;
         if answer != case.answer {
             return Err(format!("its next job returned {answer}, not {}", case.answer));
         }
