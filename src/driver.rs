@@ -11,7 +11,8 @@
 //! 1. `delist`, so that later raises leave a new note;
 //! 2. one heavy fence for all notes of this round (invariant I1 of `protocol::record`);
 //! 3. look at the region: running — done, it meets the word by itself; waiting — wake; window — nudge; foreign — climb;
-//! 4. still there: again after 1, 2, 4 .. 50 ms, until the exception is delivered or revoked or the region ends.
+//! 4. still there: again after 1, 2, 4 .. 50 ms (with the rung fail, first eight times after 50 us), until the exception
+//!    is delivered or revoked or the region ends.
 //!
 //! - I1. A hook runs only while its record is looked at and the region, read behind a heavy fence after that, still has
 //!   that hook: the region cannot end while it runs (I4 of `protocol::record`).
@@ -28,7 +29,7 @@ use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Attention, Kind, Level, Region};
-use crate::raise::{is_alive, release};
+use crate::raise::release;
 use crate::runtime;
 use crate::safepoint::HOOKED;
 
@@ -69,9 +70,15 @@ static BELL: Condvar = Condvar::new();
 const DOZE: Duration = Duration::from_millis(1);
 /// Rounds without work before the driver sleeps deeply.
 const PATIENCE: u32 = 32;
-/// Attempts, 31 ms of them, after which a signal that has not arrived counts as lost: to a handler that has taken our
-/// place and does not pass it on.
+/// Attempts, 3 ms of them, in which a signal that has not arrived is left its time: its thread waits for a processor.
+const ON_ITS_WAY: u32 = 2;
+/// Attempts, 31 ms of them, after which it counts as lost for good: to a handler that has taken our place and passes
+/// nothing on. Between the two it is sent again, which costs little and changes nothing if it is still on its way: it may
+/// have fallen together with somebody else's signal of the same number.
 const SURELY_LOST: u32 = 5;
+/// The pause between the first looks at a thread whose calls are made to fail, and how many of them there are.
+const GLANCE: Duration = Duration::from_micros(50);
+const GLANCES: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Inbox {
@@ -185,6 +192,7 @@ pub(crate) fn hold_for_fork() -> MutexGuard<'static, Inbox> {
 /// One thread that the driver keeps an eye on.
 struct Watch {
     attempt: u32,
+    glances: u32,
     due: Instant,
 }
 
@@ -216,7 +224,11 @@ fn run() {
                 now
             };
             // A retry loop that raises faster than the pauses must not keep the ladder at its foot.
-            let watch = watched.entry(note.id).or_insert(Watch { attempt: 0, due });
+            let watch = watched.entry(note.id).or_insert(Watch {
+                attempt: 0,
+                glances: 0,
+                due,
+            });
             watch.due = watch.due.min(due);
         }
         watched.retain(|id, watch| watch.due > now || look(*id, watch));
@@ -251,55 +263,94 @@ fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds:
     std::mem::swap(fresh, &mut inbox.notes);
 }
 
-/// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
-fn look(id: ThreadId, watch: &mut Watch) -> bool {
-    let Some(pin) = REGISTRY.look(id) else {
-        // Ended, or more lookers than there is room for.
-        watch.due = Instant::now() + DOZE;
-        return is_alive(id);
-    };
-    let pause = climb(pin.record(), watch.attempt);
-    release(pin);
-    match pause {
-        Some(pause) => {
-            watch.attempt += 1;
-            watch.due = Instant::now() + pause;
-            true
-        }
-        None => false,
-    }
+/// What one attempt comes to.
+enum Attempt {
+    /// The thread needs no more help.
+    Over,
+    Again(Duration),
+    /// Calls are being made to fail: the thread may have been missed between two of them, or be in its next one already
+    /// (a resolver tries server after server). Look again at once, some times.
+    Soon,
 }
 
-/// One attempt. The pause until the next, or `None` when the thread needs no more help.
-fn climb(record: &'static Record, attempt: u32) -> Option<Duration> {
+/// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
+fn look(id: ThreadId, watch: &mut Watch) -> bool {
+    let Some(pin) = REGISTRY.pin(id) else { return false };
+    let attempt = climb(id, pin.record(), watch.attempt);
+    release(pin);
+    let pause = match attempt {
+        Attempt::Over => return false,
+        Attempt::Soon if watch.glances < GLANCES => {
+            watch.glances += 1;
+            watch.due = Instant::now() + GLANCE;
+            return true;
+        }
+        Attempt::Soon => pause_after(watch.attempt),
+        Attempt::Again(pause) => pause,
+    };
+    watch.attempt += 1;
+    watch.due = Instant::now() + pause;
+    true
+}
+
+fn pause_after(attempt: u32) -> Duration {
+    Duration::from_millis(1 << attempt.min(6)).min(LONGEST_PAUSE)
+}
+
+/// One attempt.
+fn climb(id: ThreadId, record: &'static Record, attempt: u32) -> Attempt {
     if !record.attention().calls() {
-        return None;
+        return Attempt::Over;
     }
     let region = record.region();
     if region.level() == Level::Uninterruptible {
-        return None;
+        return Attempt::Over;
     }
     if region.has(Region::SHIELDED) {
         let (until, now) = (record.shield_until(), futex::now());
         if until > now {
-            return (until != u64::MAX && region.kind() != Kind::Running)
-                .then(|| Duration::from_nanos(until - now));
+            let blocked = until != u64::MAX && region.kind() != Kind::Running;
+            return if blocked {
+                Attempt::Again(Duration::from_nanos(until - now))
+            } else {
+                Attempt::Over
+            };
         }
     }
-    // A signal that has not arrived waits for its thread to get a processor: to look where that thread is blocked would
-    // take the processor's time, and another signal would be the same one. Unless it was lost.
-    let on_its_way = record.attention().has(Attention::NUDGE) && attempt < SURELY_LOST;
+    let hook_is_due = region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL));
     match region.kind() {
-        Kind::Running => return None,
+        Kind::Running => return Attempt::Over,
         Kind::Waiting => {
             futex::wake(record.attention_word());
-            return None;
+            return Attempt::Over;
         }
-        Kind::Window if on_its_way => {}
-        Kind::Window => again(record),
-        Kind::Foreign => foreign_rungs(record, region, attempt, on_its_way),
+        // To look where a thread is blocked whose signal has not arrived would take the processor's time from it.
+        Kind::Window | Kind::Foreign if record.attention().has(Attention::NUDGE) && attempt < SURELY_LOST => {
+            if attempt >= ON_ITS_WAY {
+                in_region(id, region, again);
+            }
+        }
+        Kind::Window => in_region(id, region, again),
+        Kind::Foreign => break_call(id, record, region),
     }
-    Some(Duration::from_millis(1 << attempt.min(6)).min(LONGEST_PAUSE))
+    if hook_is_due {
+        in_region(id, region, run_hook);
+    }
+    if region.has(Region::FAIL) {
+        Attempt::Soon
+    } else {
+        Attempt::Again(pause_after(attempt))
+    }
+}
+
+/// Acts on the region that was seen, if it is still there, and keeps it from ending meanwhile: no signal comes after it.
+fn in_region(id: ThreadId, seen: Region, act: impl FnOnce(&'static Record)) {
+    if let Some(look) = REGISTRY.look(id) {
+        if look.record().region() == seen {
+            act(look.record());
+        }
+        release(look);
+    }
 }
 
 fn again(record: &'static Record) {
@@ -307,21 +358,18 @@ fn again(record: &'static Record) {
     nudge::send(record, record.os_tid(), runtime::signal());
 }
 
-/// The rungs that this region allows, in their order. A thread that is running in there gets no signal: no call of its
-/// could be broken.
-fn foreign_rungs(record: &'static Record, region: Region, attempt: u32, on_its_way: bool) {
-    if !on_its_way {
-        let blocked = probe::probe(record.os_tid());
-        if !matches!(blocked, probe::Probe::Running) {
-            if region.has(Region::FAIL) {
-                let _armed = direct::arm(&record.order, blocked);
-            }
-            again(record);
+/// The rungs nudge and fail. A thread that is running in there gets no signal: no call of its could be broken.
+fn break_call(id: ThreadId, record: &'static Record, region: Region) {
+    let blocked = probe::probe(record.os_tid());
+    if matches!(blocked, probe::Probe::Running) {
+        return;
+    }
+    in_region(id, region, |record| {
+        if region.has(Region::FAIL) {
+            let _armed = direct::arm(&record.order, blocked);
         }
-    }
-    if region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL)) {
-        run_hook(record);
-    }
+        again(record);
+    });
 }
 
 /// Runs the region's hook, if the region is still the one that has it. The caller holds a look.

@@ -221,7 +221,7 @@ fn errno_is_kept_whatever_arrives() {
     let tid = info(worker.id()).unwrap().os_tid;
     let seen = SEEN.load(Ordering::SeqCst);
     let nudges = throwto::stats().nudges;
-    while SEEN.load(Ordering::SeqCst) < seen + 500 || throwto::stats().nudges < nudges + 500 {
+    while SEEN.load(Ordering::SeqCst) < seen + 200 || throwto::stats().nudges < nudges + 200 {
         worker.raise(Stop).unwrap();
         tgkill(tid);
     }
