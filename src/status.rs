@@ -98,6 +98,7 @@ pub(crate) fn info(id: ThreadId) -> Option<ThreadInfo> {
 /// What is read under the pin. The slow part, asking the system, comes after it.
 struct Glance {
     member: Member,
+    os_tid: i32,
     state: ThreadState,
     region: Option<&'static str>,
     pending: usize,
@@ -105,8 +106,9 @@ struct Glance {
 
 fn glance(member: Member, pin: Pin<'static>) -> Glance {
     let record = pin.record();
+    let os_tid = record.os_tid();
     let state = match record.region().kind() {
-        _ if member.os_tid == 0 => ThreadState::Starting,
+        _ if os_tid == 0 => ThreadState::Starting,
         Kind::Running => ThreadState::Running,
         Kind::Waiting => ThreadState::Waiting,
         Kind::Window => ThreadState::Blocked,
@@ -117,6 +119,7 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
     release(pin);
     Glance {
         member,
+        os_tid,
         state,
         region,
         pending,
@@ -127,11 +130,11 @@ impl Glance {
     fn look_closer(self) -> ThreadInfo {
         let Self {
             member,
+            os_tid: tid,
             state,
             region,
             pending,
         } = self;
-        let tid = member.os_tid;
         let where_blocked = match state {
             ThreadState::Starting => "not started yet".to_owned(),
             _ => {

@@ -176,6 +176,13 @@ impl Record {
         self.os_tid.store(os_tid, Ordering::Release);
     }
 
+    /// Its kernel thread has died without leaving: nobody is signalled in its name any more.
+    pub(crate) fn lose_thread(&self) {
+        self.thread.store(0, Ordering::Relaxed);
+        self.os_tid.store(0, Ordering::Release);
+    }
+
+    /// 0 until the thread runs.
     pub(crate) fn os_tid(&self) -> i32 {
         self.os_tid.load(Ordering::Acquire)
     }

@@ -77,8 +77,6 @@ pub(crate) struct Member {
     pub(crate) id: ThreadId,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) parent: Option<ThreadId>,
-    /// 0 until the thread runs.
-    pub(crate) os_tid: i32,
 }
 
 /// Why a thread could not be registered.
@@ -100,7 +98,6 @@ pub(crate) struct Members {
     /// To the index.
     by_tid: BTreeMap<i32, u32>,
     free: Vec<u32>,
-    generations: Vec<u32>,
     live: usize,
 }
 
@@ -109,7 +106,7 @@ impl Registry {
         pub(crate) fn new() -> Registry {
             Registry {
                 slabs: [const { OnceRef::new() }; SLABS],
-                members: Mutex::new(Members { by_index: Vec::new(), by_tid: BTreeMap::new(), free: Vec::new(), generations: Vec::new(), live: 0 }),
+                members: Mutex::new(Members { by_index: Vec::new(), by_tid: BTreeMap::new(), free: Vec::new(), live: 0 }),
             }
         }
     }
@@ -149,16 +146,12 @@ impl Registry {
             Some(index) => index,
             None => self.grow(&mut members)?,
         };
-        let generation = NonZeroU32::new(members.generations[index as usize]).ok_or(Full::Limit { limit })?;
-        let id = ThreadId { index, generation };
         let record = self.record(index).ok_or(Full::Memory)?;
+        // What `end` left there, or nothing in a record that was never used.
+        let generation = NonZeroU32::new(record.attention().generation()).unwrap_or(NonZeroU32::MIN);
+        let id = ThreadId { index, generation };
         record.open(generation.get());
-        members.by_index[index as usize] = Some(Member {
-            id,
-            name,
-            parent,
-            os_tid: 0,
-        });
+        members.by_index[index as usize] = Some(Member { id, name, parent });
         members.live += 1;
         Ok(id)
     }
@@ -177,7 +170,6 @@ impl Registry {
             let _ = cell.set(Box::leak(Box::new(Slab { records })));
         }
         members.by_index.push(None);
-        members.generations.push(1);
         Ok(index as u32)
     }
 
@@ -185,16 +177,12 @@ impl Registry {
     /// it has died without leaving, and is no longer found under that number.
     pub(crate) fn bind(&self, id: ThreadId, os_tid: i32) {
         let mut members = self.members();
-        if let Some(stale) = members
-            .by_tid
-            .insert(os_tid, id.index)
+        let before = members.by_tid.insert(os_tid, id.index);
+        if let Some(stale) = before
             .filter(|old| *old != id.index)
-            && let Some(Some(member)) = members.by_index.get_mut(stale as usize)
+            .and_then(|old| self.record(old))
         {
-            member.os_tid = 0;
-        }
-        if let Some(member) = members.get_mut(id) {
-            member.os_tid = os_tid;
+            stale.lose_thread();
         }
     }
 
@@ -204,7 +192,7 @@ impl Registry {
         if members.get(id).is_none() {
             return;
         }
-        let next = members.remove(id);
+        let next = members.remove(id, self.record(id.index));
         if let Some(record) = self.record(id.index) {
             record.end(next);
         }
@@ -224,7 +212,7 @@ impl Registry {
             else {
                 continue;
             };
-            let next = members.remove(id);
+            let next = members.remove(id, self.record(id.index));
             if let Some(record) = self.record(id.index) {
                 record.abandon(next);
             }
@@ -248,9 +236,6 @@ impl Members {
     fn reserve(&mut self, count: usize) -> Result<(), Full> {
         let more = count - self.by_index.len();
         self.by_index.try_reserve_exact(more).map_err(|_| Full::Memory)?;
-        self.generations
-            .try_reserve_exact(more)
-            .map_err(|_| Full::Memory)?;
         let more = count.saturating_sub(self.free.len());
         self.free.try_reserve_exact(more).map_err(|_| Full::Memory)
     }
@@ -266,13 +251,6 @@ impl Members {
             .filter(|m| m.id == id)
     }
 
-    fn get_mut(&mut self, id: ThreadId) -> Option<&mut Member> {
-        self.by_index
-            .get_mut(id.index as usize)?
-            .as_mut()
-            .filter(|m| m.id == id)
-    }
-
     pub(crate) fn by_tid(&self, os_tid: i32) -> Option<&Member> {
         self.by_index.get(*self.by_tid.get(&os_tid)? as usize)?.as_ref()
     }
@@ -281,22 +259,18 @@ impl Members {
     pub(crate) fn rebind(&mut self, id: ThreadId, os_tid: i32) {
         self.by_tid.clear();
         self.by_tid.insert(os_tid, id.index);
-        if let Some(member) = self.get_mut(id) {
-            member.os_tid = os_tid;
-        }
     }
 
     /// Takes `id` out and returns the generation that may follow, 0 for none.
-    fn remove(&mut self, id: ThreadId) -> u32 {
-        if let Some(member) = self.by_index[id.index as usize].take() {
+    fn remove(&mut self, id: ThreadId, record: Option<&Record>) -> u32 {
+        if self.by_index[id.index as usize].take().is_some() {
             self.live -= 1;
-            if self.by_tid.get(&member.os_tid) == Some(&id.index) {
-                self.by_tid.remove(&member.os_tid);
+            let os_tid = record.map_or(0, Record::os_tid);
+            if self.by_tid.get(&os_tid) == Some(&id.index) {
+                self.by_tid.remove(&os_tid);
             }
         }
-        let next = id.generation().checked_add(1).unwrap_or(0);
-        self.generations[id.index as usize] = next;
-        next
+        id.generation().checked_add(1).unwrap_or(0)
     }
 }
 
@@ -357,7 +331,7 @@ mod tests {
         let registry = Registry::new();
         let id = registry.register(None, None, 10).unwrap();
         registry.release(id);
-        registry.members().generations[0] = u32::MAX;
+        registry.record(0).unwrap().end(u32::MAX);
         let last = registry.register(None, None, 10).unwrap();
         assert_eq!((last.index, last.generation()), (0, u32::MAX));
         registry.release(last);
