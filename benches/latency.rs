@@ -221,6 +221,10 @@ impl Target {
         while self.shared.left.load(Ordering::Acquire) != self.turn {
             std::hint::spin_loop();
             std::thread::yield_now();
+            assert!(
+                self.thread.as_ref().is_some_and(|thread| !thread.is_finished()),
+                "the target has panicked"
+            );
         }
         self.shared.left_at.load(Ordering::Relaxed).saturating_sub(began)
     }

@@ -14,8 +14,8 @@
 //! 4. still there: again after 1, 2, 4 .. 50 ms (with the rung fail, first eight times after 50 us), until the exception
 //!    is delivered or revoked or the region ends.
 //!
-//! - I1. A hook runs only while its record is looked at and the region, read behind a heavy fence after that, still has
-//!   that hook: the region cannot end while it runs (I4 of `protocol::record`).
+//! - I1. A hook runs, and a signal is sent, only while the record is looked at and the region, read behind a heavy fence
+//!   after that, is still the one that was seen: it cannot end meanwhile (I4 of `protocol::record`).
 //! - I2. No lock of this crate is held while a hook runs.
 
 use std::collections::HashMap;
@@ -343,10 +343,13 @@ fn climb(id: ThreadId, record: &'static Record, attempt: u32) -> Attempt {
     }
 }
 
-/// Acts on the region that was seen, if it is still there, and keeps it from ending meanwhile: no signal comes after it.
+/// Acts on the region that was seen, if it is still there behind a heavy fence, and keeps it from ending meanwhile (I1):
+/// no signal comes after it. The exception must still be there too: a region like the one that was seen may be the
+/// thread's next one, whose calls are nobody's to break.
 fn in_region(id: ThreadId, seen: Region, act: impl FnOnce(&'static Record)) {
     if let Some(look) = REGISTRY.look(id) {
-        if look.record().region() == seen {
+        membarrier::heavy_fence();
+        if look.record().attention().calls() && look.record().region() == seen {
             act(look.record());
         }
         release(look);
@@ -372,13 +375,8 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region) {
     });
 }
 
-/// Runs the region's hook, if the region is still the one that has it. The caller holds a look.
+/// Runs the region's hook. The caller holds a look at it.
 fn run_hook(record: &'static Record) {
-    // The owner may have left before the look was there: only what is seen behind this fence stays (I1).
-    membarrier::heavy_fence();
-    if !record.region().has(Region::HOOK) || !record.attention().calls() {
-        return;
-    }
     record.note_rung(HOOKED);
     let ran = catch_unwind(AssertUnwindSafe(|| foreign::run_hook_of(record)));
     if ran.is_err() {

@@ -11,7 +11,6 @@
 //! safepoints, and what is pinned can neither end nor become another thread. The lock is let go. One match: its slot
 //! gets the entry (*commit*). None or many: the pins are dropped (*revert*) and nothing was ever in any slot.
 
-use std::collections::VecDeque;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ use crate::platform::{futex, nudge};
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
-use crate::protocol::slot::{Entry, Origin, Policy};
+use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
 use crate::receipt::Receipt;
 use crate::runtime;
 
@@ -315,7 +314,7 @@ struct Posted {
     receipt: Receipt,
     /// Whether it got into the slot.
     accepted: bool,
-    aside: VecDeque<Entry>,
+    aside: Displaced,
 }
 
 impl Posted {
@@ -355,7 +354,7 @@ fn post(
             perform(record, id, duty);
             (true, displaced)
         }
-        AfterPush::Ended(entry) => (false, VecDeque::from([entry])),
+        AfterPush::Ended(entry) => (false, Displaced::One(entry)),
         AfterPush::Gone(_) => return Err(Gone),
     };
     Ok(Posted {

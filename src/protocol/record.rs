@@ -45,7 +45,7 @@ use super::order::Order;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
 use super::receipt::ReceiptCell;
-use super::slot::{Entry, Policy, Slot};
+use super::slot::{Displaced, Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{
     Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
@@ -86,7 +86,7 @@ pub(crate) struct Record {
 #[must_use = "the target may sleep until the duty is done"]
 pub(crate) enum AfterPush<'a> {
     Accepted {
-        displaced: VecDeque<Entry>,
+        displaced: Displaced,
         duty: Duty<'a>,
     },
     /// The target is past its last safepoint: settle the entry as `TargetEnded`.

@@ -66,6 +66,29 @@ pub(crate) enum Policy {
     Replace,
 }
 
+/// What a push has put out of the slot.
+#[must_use = "displaced entries must be settled"]
+pub(crate) enum Displaced {
+    Nothing,
+    One(Entry),
+    All(VecDeque<Entry>),
+}
+
+impl IntoIterator for Displaced {
+    type Item = Entry;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<Entry>, std::collections::vec_deque::IntoIter<Entry>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let (one, all) = match self {
+            Self::Nothing => (None, VecDeque::new()),
+            Self::One(entry) => (Some(entry), VecDeque::new()),
+            Self::All(entries) => (None, entries),
+        };
+        one.into_iter().chain(all)
+    }
+}
+
 /// The queue of P5.
 pub(crate) struct Slot {
     queue: VecDeque<Entry>,
@@ -93,13 +116,12 @@ impl Slot {
     }
 
     /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
-    #[must_use = "displaced entries must be settled"]
-    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> VecDeque<Entry> {
+    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Displaced {
         match policy {
             Policy::Replace => {
                 let displaced = std::mem::take(&mut self.queue);
                 self.queue.push_back(entry);
-                displaced
+                Displaced::All(displaced)
             }
             Policy::Supersede => {
                 let twin = self
@@ -108,15 +130,15 @@ impl Slot {
                     .find(|e| !e.queued && e.origin.kind == entry.origin.kind);
                 if let Some(place) = twin {
                     std::mem::swap(place, &mut entry);
-                    VecDeque::from([entry])
+                    Displaced::One(entry)
                 } else {
                     self.queue.push_back(entry);
-                    VecDeque::new()
+                    Displaced::Nothing
                 }
             }
             Policy::Queue => {
                 self.queue.push_back(entry);
-                VecDeque::new()
+                Displaced::Nothing
             }
         }
     }

@@ -229,3 +229,45 @@ fn no_raise_is_lost_before_a_wait_on_the_word() {
     });
     join(worker);
 }
+
+/// Each raise is met in a blocked call, and the thread is in its next call at once. The driver looks about once a
+/// millisecond: whatever it then sends for an earlier raise must not fall into a later call.
+#[test]
+fn the_next_call_is_not_interrupted_for_an_exception_that_was_delivered() {
+    const ROUNDS: usize = 10_000;
+    for fail in [false, true] {
+        let (reader, _writer) = io::pipe().unwrap();
+        let (calls, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let worker = {
+            let (calls, over) = (Arc::clone(&calls), Arc::clone(&over));
+            thread::spawn(move || {
+                let mut call = Call::new("again and again");
+                if fail {
+                    call = call.fail_syscalls();
+                }
+                let mut innocent = 0;
+                while !over.load(Ordering::Relaxed) {
+                    calls.fetch_add(1, Ordering::Release);
+                    let interrupted = call.run(|| raw_read(&reader)).is_ok();
+                    innocent += usize::from(interrupted && throwto::safepoint().is_ok());
+                }
+                innocent
+            })
+        };
+        for round in 1..=ROUNDS {
+            until("the next call", || calls.load(Ordering::Acquire) >= round);
+            // Most calls are blocked by then. Some are not: they raise at entry, which is as good here.
+            let asleep = Instant::now() + Duration::from_micros(30);
+            while Instant::now() < asleep {
+                std::hint::spin_loop();
+            }
+            over.store(round == ROUNDS, Ordering::Relaxed);
+            fate(&worker.raise(Stop).unwrap());
+        }
+        assert_eq!(
+            join(worker),
+            0,
+            "calls interrupted for nothing, of {ROUNDS}, fail: {fail}"
+        );
+    }
+}

@@ -35,7 +35,7 @@ pub fn attach(registry: &Registry, name: Option<&str>) -> (ThreadId, &'static Re
 pub fn raise_by_id(record: &'static Record, id: ThreadId, raised: &Raised, futex: &Futex) -> bool {
     match record.raise(id.generation(), raised.entry(), Policy::Supersede, Fences::Full) {
         AfterPush::Accepted { displaced, duty } => {
-            assert!(displaced.is_empty());
+            assert!(displaced.into_iter().next().is_none());
             if let Duty::Nudge { pin, .. } = duty {
                 assert_eq!(
                     record.attention().generation(),
