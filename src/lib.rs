@@ -1,4 +1,54 @@
-//! throwto: raise an exception in another thread.
+//! Raise an exception in another thread, even while that thread is stuck in a blocking system call or inside a C library.
+//! The thread comes back, cleans up, and goes on to its next job.
+//!
+//! What it does away with: a flag that is polled everywhere except in the call that blocks; a signal that std answers by
+//! retrying, or that lands just before the call and is lost; `pthread_cancel`, which Rust frames must not see; a raise
+//! that reaches the thread which has taken over an old number.
+//!
+//! ```
+//! use std::time::Duration;
+//! use throwto::{ReceiptState, Stop, raise_exc, thread};
+//!
+//! let worker = thread::spawn(|| {
+//!     let _guard = "dropped on the way out, as ever";
+//!     // An hour, an empty channel, a lock somebody holds, `accept`, a query without end ..
+//!     thread::sleep(Duration::from_secs(3600))?;
+//!     Ok::<(), throwto::Raised>(())
+//! });
+//! let receipt = raise_exc(&worker, Stop)?;
+//! assert_eq!(receipt.wait(Duration::from_secs(5)), ReceiptState::Caught);
+//! let raised = worker.join()?.unwrap_err();
+//! println!("{raised}, freed by {}", raised.rung());
+//! // the thread was asked to stop (raised at src/main.rs:10:15), freed by wake
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where an exception is delivered
+//!
+//! - At [`safepoint`]`()?`, or by unwinding at [`safepoint_unwind`], caught by [`catch`].
+//! - In every blocking operation of this crate: [`thread`], [`sync`], `io`, `process`, `fs`. "Raised" means that the
+//!   operation did not happen.
+//! - Before a [`foreign`] call, and after one that failed because we interrupted it. A result is never thrown away.
+//!
+//! Not under a [`mask()`], an [`uninterruptible`] or a [`shield`] (with their exceptions); not in a `Drop` that runs during a
+//! panic; not in code that neither comes by a safepoint nor blocks in a call that can be broken. [`threads`] tells where
+//! such a thread is.
+//!
+//! # The ladder
+//!
+//! A raise does what the target needs and no more: nothing (it runs, and comes by a safepoint), *wake* (a futex), *nudge* (a
+//! signal: EINTR), *fail* (the blocked call returns `ECANCELED`), *hook* (your function makes the library return).
+//! [`foreign::Call`] chooses what is allowed, [`Raised::rung`] tells what it took.
+//!
+//! # Systems
+//!
+//! Linux on x86-64 has everything. Elsewhere delivery is cooperative: safepoints, masks and the waits of this crate. With
+//! `panic = "abort"` everything works in Result style.
+//!
+//! # Limits
+//!
+//! Uninterruptible kernel sleep, locks inside C libraries, code that computes without a safepoint or a hook, threads that
+//! block the nudge signal (`SIGURG`, see [`Config`]). The list is in `docs/limitations.md`.
 
 #![deny(unsafe_code)]
 // The handler's half of the protocol has no user on a cooperative system.
@@ -27,6 +77,8 @@ mod receipt;
 mod region;
 mod runtime;
 mod safepoint;
+#[cfg(throwto_ladder)]
+pub mod signal;
 mod status;
 pub mod sync;
 mod sync_shim;
@@ -50,3 +102,8 @@ pub use runtime::{Config, ConfigError};
 pub use safepoint::{catch, catch_only, catch_with, pending, safepoint, safepoint_unwind};
 pub use status::{ThreadInfo, ThreadState, threads};
 pub use until_dead::{Dead, Retry, StillAlive, raise_until_dead};
+
+/// The example on the README's first page.
+#[cfg(all(doctest, throwto_ladder))]
+#[doc = include_str!("../README.md")]
+struct Readme;

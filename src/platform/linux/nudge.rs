@@ -8,6 +8,8 @@
 
 #![allow(unsafe_code)]
 
+use nix::sys::signal::SigSet;
+
 use crate::protocol::record::Record;
 
 use super::handler::{NUDGE_CODE, errno, process};
@@ -104,11 +106,8 @@ pub(crate) fn block(signal: libc::c_int) {
 
 /// Blocks every signal in the calling thread: no handler of the program runs on the driver.
 pub(crate) fn block_all() {
-    let mut set = empty_set();
-    // SAFETY: `set` is an initialised signal set.
-    unsafe { libc::sigfillset(&raw mut set) };
-    // SAFETY: changes this thread's mask only.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    // It fails for an invalid set only.
+    let _ = SigSet::all().thread_block();
 }
 
 fn empty_set() -> libc::sigset_t {
