@@ -32,9 +32,9 @@
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
-//! | owner's frame store Release | looker's frame load Acquire | the frame behind it is complete, even when it is an inner one that the looked-at region word does not tell of yet |
-//! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
+//! | owner's region store Release | raiser's region load SeqCst, looker's Acquire | the frame behind it is complete |
 //! | owner's frame store Release | looker's frame load Acquire | an inner region's frame is complete even if only the outer word is seen |
+//! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
 //! | unpin Release | owner's `await_looks`, `await_pins` RMW and its load in (d), Acquire | the looker is done with the frame (I4) |
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 //! | raisers' attention RMWs SeqCst | handler's `hear` RMW Acquire | who found `NUDGE` set has its raise seen |
