@@ -31,7 +31,7 @@ use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Attention, Kind, Level, Region};
 use crate::raise::release;
 use crate::runtime;
-use crate::safepoint::HOOKED;
+use crate::safepoint::{FAILED, HOOKED};
 
 /// How the driver sleeps, as note-givers must know.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -193,6 +193,8 @@ pub(crate) fn hold_for_fork() -> MutexGuard<'static, Inbox> {
 struct Watch {
     attempt: u32,
     glances: u32,
+    /// Where the thread was when its call was last made to fail.
+    failed: Option<probe::Probe>,
     due: Instant,
 }
 
@@ -227,6 +229,7 @@ fn run() {
             let watch = watched.entry(note.id).or_insert(Watch {
                 attempt: 0,
                 glances: 0,
+                failed: None,
                 due,
             });
             watch.due = watch.due.min(due);
@@ -276,7 +279,7 @@ enum Attempt {
 /// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
 fn look(id: ThreadId, watch: &mut Watch) -> bool {
     let Some(pin) = REGISTRY.pin(id) else { return false };
-    let attempt = climb(id, pin.record(), watch.attempt);
+    let attempt = climb(id, pin.record(), watch);
     release(pin);
     let pause = match attempt {
         Attempt::Over => return false,
@@ -298,7 +301,8 @@ fn pause_after(attempt: u32) -> Duration {
 }
 
 /// One attempt.
-fn climb(id: ThreadId, record: &'static Record, attempt: u32) -> Attempt {
+fn climb(id: ThreadId, record: &'static Record, watch: &mut Watch) -> Attempt {
+    let attempt = watch.attempt;
     if !record.attention().calls() {
         return Attempt::Over;
     }
@@ -331,7 +335,7 @@ fn climb(id: ThreadId, record: &'static Record, attempt: u32) -> Attempt {
             }
         }
         Kind::Window => in_region(id, region, again),
-        Kind::Foreign => break_call(id, record, region),
+        Kind::Foreign => break_call(id, record, region, &mut watch.failed),
     }
     if hook_is_due {
         in_region(id, region, run_hook);
@@ -362,14 +366,17 @@ fn again(record: &'static Record) {
 }
 
 /// The rungs nudge and fail. A thread that is running in there gets no signal: no call of its could be broken.
-fn break_call(id: ThreadId, record: &'static Record, region: Region) {
+fn break_call(id: ThreadId, record: &'static Record, region: Region, failed: &mut Option<probe::Probe>) {
     let blocked = probe::probe(record.os_tid());
     if matches!(blocked, probe::Probe::Running) {
         return;
     }
     in_region(id, region, |record| {
         if region.has(Region::FAIL) {
-            let _armed = direct::arm(&record.order, blocked);
+            // It was made to fail here, and is here again.
+            let anew = record.rung() >= FAILED && *failed == Some(blocked);
+            let _armed = direct::arm(&record.order, blocked, anew);
+            *failed = Some(blocked);
         }
         again(record);
     });

@@ -253,5 +253,7 @@ fn rung(owner: Owner) -> Rung {
 
 /// As noted in the record by a wait of ours that a raise ended. Distinct from every rung of the ladder.
 pub(crate) const WOKEN: u32 = 0x80;
+/// As noted in the record by the handler.
+pub(crate) const FAILED: u32 = 3;
 /// As noted in the record by the driver.
 pub(crate) const HOOKED: u32 = 4;

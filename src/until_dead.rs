@@ -18,7 +18,7 @@ use crate::status::{self, ThreadInfo};
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// The pause between two raises; less than a millisecond counts as one.
+    /// The pause between two raises; less than a millisecond counts as one, more than an hour as an hour.
     pub every: Duration,
     /// After this the thread counts as not to be stopped. Zero raises once and looks once.
     pub give_up_after: Duration,
@@ -130,7 +130,8 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
     while let Ok(receipt) = raise_by_id(id, ty.into_exception(), Policy::Supersede, at) {
         tally.add(receipt);
         let left = retry.give_up_after.saturating_sub(start.elapsed());
-        let until = Instant::now() + left.min(pause);
+        // A pause beyond the clock is cut into hours: after each there is another raise.
+        let until = Instant::now() + left.min(pause).min(Duration::from_secs(3600));
         let ended = runtime::wait_for_ends(until, || !exists(id));
         if ended {
             break;

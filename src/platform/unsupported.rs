@@ -179,7 +179,7 @@ pub(crate) mod direct {
         Err(InterruptFailed::Unsupported)
     }
 
-    pub(crate) fn arm(_order: &Order, _looked: Probe) -> Result<bool, InterruptFailed> {
+    pub(crate) fn arm(_order: &Order, _looked: Probe, _again: bool) -> Result<bool, InterruptFailed> {
         Err(InterruptFailed::Unsupported)
     }
 }

@@ -189,6 +189,22 @@ fn the_fail_rung_ends_the_wait_of_std_and_the_child_can_still_be_waited_for() {
 }
 
 #[test]
+fn the_fail_rung_ends_a_poll_whose_caller_takes_a_time_out_for_nothing() {
+    let errno = broken("poll(", || {
+        failing(|| {
+            loop {
+                // SAFETY: no descriptors, so nothing is touched.
+                let ready = unsafe { libc::poll(std::ptr::null_mut(), 0, -1) };
+                if ready == -1 && errno() != libc::EINTR {
+                    break errno();
+                }
+            }
+        })
+    });
+    assert_eq!(errno, libc::ECANCELED);
+}
+
+#[test]
 fn the_fail_rung_ends_a_flock_loop() {
     let path = std::env::temp_dir().join(format!("throwto-flock-{}", std::process::id()));
     let held = std::fs::File::create(&path).unwrap();

@@ -284,6 +284,18 @@ fn park_takes_one_token_and_a_raise_leaves_it() {
 }
 
 #[test]
+fn a_retry_with_pauses_beyond_the_clock_is_defined() {
+    let worker = thread::spawn(|| thread::sleep(Duration::MAX).is_err());
+    let retry = Retry {
+        every: Duration::MAX,
+        give_up_after: Duration::MAX,
+    };
+    let dead = raise_until_dead(&worker, ExcType::of::<Stop>(), retry).unwrap();
+    assert!(dead.raises >= 1);
+    assert!(join(worker));
+}
+
+#[test]
 fn durations_at_the_edges_are_defined() {
     let _attachment = attach().unwrap();
     thread::sleep(Duration::ZERO).unwrap();

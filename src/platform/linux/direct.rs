@@ -92,7 +92,7 @@ fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
         probe::Probe::Running | probe::Probe::Elsewhere if fail => return Err(InterruptFailed::NotBlocked),
         _ => {}
     }
-    if fail && !arm(&cell.order, looked)? {
+    if fail && !arm(&cell.order, looked, false)? {
         return Err(InterruptFailed::NotBlocked);
     }
     let heard = cell.heard.load(Ordering::Acquire);
@@ -119,10 +119,16 @@ fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
     }
 }
 
-/// Writes the order that ends the call seen in `looked`. `Ok(false)` if there is none to end now.
-pub(crate) fn arm(order: &Order, looked: probe::Probe) -> Result<bool, InterruptFailed> {
+/// Writes the order that ends the call seen in `looked`; `again` if it was ended once and the thread makes it anew.
+/// `Ok(false)` if there is none to end now.
+pub(crate) fn arm(order: &Order, looked: probe::Probe, again: bool) -> Result<bool, InterruptFailed> {
+    let substitute = if again {
+        substitute::substitute_again
+    } else {
+        substitute::substitute_call
+    };
     let instruction = match looked {
-        probe::Probe::Blocked(call) => match substitute::substitute_call(call.number, call.args).value() {
+        probe::Probe::Blocked(call) => match substitute(call.number, call.args).value() {
             Some(result) => Instruction {
                 args: call.args,
                 sp: call.sp,

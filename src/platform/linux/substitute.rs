@@ -137,6 +137,19 @@ pub(crate) const fn substitute_call(number: i64, args: [u64; 6]) -> Substitute {
     }
 }
 
+/// The value for a call that the thread makes again, the same to the letter, after it was ended once for the same
+/// exception: a poll without a time limit, whose caller has taken 0 for a spurious return and polls on.
+pub(crate) const fn substitute_again(number: i64, args: [u64; 6]) -> Substitute {
+    let [_, _, limit, ..] = args;
+    match number {
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll if (limit as i32) < 0 => Substitute::Fail,
+        // The limit is a pointer here, and none means none.
+        libc::SYS_ppoll if limit == 0 => Substitute::Fail,
+        _ => substitute_call(number, args),
+    }
+}
+
 macro_rules! named {
     ($($call:ident)*) => { &[$((libc::$call, stringify!($call))),*] };
 }
@@ -235,6 +248,20 @@ mod tests {
             (substitute(libc::SYS_fcntl), substitute(libc::SYS_ioctl)),
             (Never, Never)
         );
+    }
+
+    #[test]
+    fn only_a_poll_without_a_limit_is_ended_otherwise_the_second_time() {
+        let forever = u64::from(u32::MAX);
+        assert_eq!(substitute_call(libc::SYS_ppoll, [1, 1, 0, 0, 0, 0]), Zero);
+        assert_eq!(substitute_again(libc::SYS_ppoll, [1, 1, 0, 0, 0, 0]), Fail);
+        assert_eq!(substitute_again(libc::SYS_ppoll, [1, 1, 0xFFFF, 0, 0, 0]), Zero);
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(substitute_again(libc::SYS_poll, [1, 1, forever, 0, 0, 0]), Fail);
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(substitute_again(libc::SYS_poll, [1, 1, 5000, 0, 0, 0]), Zero);
+        assert_eq!(substitute_again(libc::SYS_nanosleep, [forever; 6]), Zero);
+        assert_eq!(substitute_again(libc::SYS_futex, [forever; 6]), Never);
     }
 
     #[test]
