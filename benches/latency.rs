@@ -64,7 +64,7 @@ static READ: [Subject; 3] = [
     Subject {
         name: "Call::fail_syscalls(read)",
         block: |_, fd| {
-            let mut call = foreign::Call::new("read").fail_syscalls();
+            let call = foreign::Call::new("read").fail_syscalls();
             call.run(|| read(fd)).and_then(|_| safepoint()).err()
         },
         wake: raise,

@@ -76,7 +76,7 @@ fn main() {
     group.bench_function("foreign::call", |b| {
         b.iter(|| foreign::call(|| trivial(black_box(1))))
     });
-    let mut call = Call::new("trivial").fail_syscalls();
+    let call = Call::new("trivial").fail_syscalls();
     group.bench_function("Call::run, fail_syscalls", |b| {
         b.iter(|| call.run(|| trivial(black_box(1))))
     });

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn read(mut pipe: PipeReader) {
-    let mut call = Call::new("read").fail_syscalls();
+    let call = Call::new("read").fail_syscalls();
     drop(call.try_run(|| pipe.read(&mut [0])));
 }
 

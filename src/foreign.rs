@@ -19,10 +19,13 @@ use crate::region::Inside;
 use crate::runtime;
 use crate::safepoint::{Moment, deliverable, take};
 
+/// A hook. While a region shows it, the driver alone calls it; at other times its owner alone has it.
+type Hook<'a> = UnsafeCell<Box<dyn FnMut() + Send + 'a>>;
+
 /// What lookers may see of a region. Lives on the owner's stack, between entering and leaving.
-struct Frame<'a> {
+struct Frame<'r, 'h> {
     label: &'static str,
-    hook: UnsafeCell<Option<&'a mut (dyn FnMut() + Send)>>,
+    hook: Option<&'r Hook<'h>>,
 }
 
 /// Runs `f`, which calls into somebody else's code, so that a raise can break it out of a blocking system call (EINTR).
@@ -96,7 +99,7 @@ pub enum CallError<E> {
     Failed(E),
 }
 
-/// A foreign call with a label and the rungs it allows.
+/// A foreign call with a label and the rungs it allows. Built once, it may be run many times.
 ///
 /// The nudge is always allowed. Rungs are climbed in the order nudge, fail, hook: the nudge at once, the others by the
 /// driver within about a millisecond, then all again after 1, 2, 4 .. 50 ms until the call returns, the exception is
@@ -115,7 +118,7 @@ pub enum CallError<E> {
 /// ```
 pub struct Call<'a> {
     label: &'static str,
-    hook: Option<Box<dyn FnMut() + Send + 'a>>,
+    hook: Option<Hook<'a>>,
     fail: bool,
 }
 
@@ -147,7 +150,7 @@ impl<'a> Call<'a> {
     /// panic in it is reported and counted ([`stats`](crate::stats)), then the ladder goes on.
     #[must_use]
     pub fn unblock(mut self, hook: impl FnMut() + Send + 'a) -> Self {
-        self.hook = Some(Box::new(hook));
+        self.hook = Some(UnsafeCell::new(Box::new(hook)));
         self
     }
 
@@ -167,26 +170,20 @@ impl<'a> Call<'a> {
     /// The exception, if one was pending before: then `f` did not run. A result is never thrown away.
     #[inline]
     #[track_caller]
-    pub fn run<T>(&mut self, f: impl FnOnce() -> T) -> Result<T, Raised> {
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> Result<T, Raised> {
         let Some(owner) = current::owner() else {
             return Ok(f());
         };
-        let hook = self.hook.as_deref_mut();
         let mut ladder = Region::FRAMED;
         if self.fail {
             ladder |= Region::FAIL;
         }
-        if hook.is_some() {
+        if self.hook.is_some() {
             ladder |= Region::HOOK;
         }
-        // SAFETY: only the lifetime of the hook behind the frame's pointer is forgotten; `run_hook_of` argues that the
-        // frame is not used after `inside` has been dropped, and `frame` outlives `inside`.
-        let hook = unsafe {
-            std::mem::transmute::<Option<&mut (dyn FnMut() + Send)>, Option<&mut (dyn FnMut() + Send)>>(hook)
-        };
         let frame = Frame {
             label: self.label,
-            hook: UnsafeCell::new(hook),
+            hook: self.hook.as_ref(),
         };
         let pointer = (&raw const frame).cast_mut().cast();
         let inside = Inside::enter(owner, Kind::Foreign, ladder, pointer, runtime::fences());
@@ -203,7 +200,7 @@ impl<'a> Call<'a> {
     /// [`CallError`].
     #[inline]
     #[track_caller]
-    pub fn try_run<T, E>(&mut self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+    pub fn try_run<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
         let Some(owner) = current::owner() else {
             return f().map_err(CallError::Failed);
         };
@@ -237,21 +234,20 @@ pub(crate) fn label_of(record: &Record) -> Option<&'static str> {
 ///
 /// The caller holds a look and has made a heavy fence since.
 pub(crate) fn run_hook_of(record: &Record) {
-    if let Some(frame) = visible_frame(record) {
-        // SAFETY: only the driver, one thread, comes here, and the owner lets the hook alone while the region lasts.
-        let hook = unsafe { &mut *frame.hook.get() };
-        if let Some(hook) = hook {
-            hook();
-        }
+    if let Some(hook) = visible_frame(record).and_then(|frame| frame.hook) {
+        // SAFETY: only the driver, one thread, comes here. The `Call` that owns the hook is borrowed while one of its
+        // regions lasts, and nothing that takes `&Call` touches the hook.
+        let hook = unsafe { &mut *hook.get() };
+        hook();
     }
 }
 
-fn visible_frame(record: &Record) -> Option<&Frame<'_>> {
+fn visible_frame(record: &Record) -> Option<&Frame<'_, '_>> {
     if !record.region().has(Region::FRAMED) {
         return None;
     }
     // SAFETY: by the caller's look and fence and I4 of `protocol::record`, a frame seen now stays until the look goes: its
     // owner would wait in `Inside::drop`, before its stack frame ends. Seeing the pointer of
     // an outer or a further inner region instead is as good, for the same reason.
-    unsafe { record.frame().cast::<Frame<'_>>().as_ref() }
+    unsafe { record.frame().cast::<Frame<'_, '_>>().as_ref() }
 }

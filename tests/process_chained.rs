@@ -78,7 +78,7 @@ fn a_restarting_handler_on_our_signal_does_not_keep_a_call_blocked() {
         let (read_end, _write_end) = pipe();
         let worker = thread::spawn(move || {
             let call = Call::new("read");
-            let mut call = if fail { call.fail_syscalls() } else { call };
+            let call = if fail { call.fail_syscalls() } else { call };
             call.try_run(|| read_one(read_end.as_raw_fd()))
         });
         blocked_in_read(worker.id());

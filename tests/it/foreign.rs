@@ -345,7 +345,7 @@ fn a_hook_never_runs_after_its_region_ended() {
                             }
                         }
                     };
-                    let mut call = Call::new("short").unblock(hook);
+                    let call = Call::new("short").unblock(hook);
                     let spins = calls % 300;
                     let _ = call.run(|| {
                         for _ in 0..spins {

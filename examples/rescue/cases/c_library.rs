@@ -20,7 +20,7 @@ pub fn set_up() -> io::Result<Case> {
     };
     let (reader, mut writer) = pipe()?;
     let next = move || -> Result<i64, Out> {
-        let mut call = Call::new("patient_read").fail_syscalls();
+        let call = Call::new("patient_read").fail_syscalls();
         Ok(call.try_run(|| patient_read(reader.as_fd(), &mut [0; 8]))? as i64)
     };
     let write = move || drop(writer.write_all(b"data"));

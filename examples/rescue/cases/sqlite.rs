@@ -21,7 +21,7 @@ fn open() -> io::Result<Shared> {
     )))
 }
 
-fn query(connection: &Shared, mut call: Call<'_>, sql: &str) -> Result<i64, Out> {
+fn query(connection: &Shared, call: Call<'_>, sql: &str) -> Result<i64, Out> {
     let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(call.try_run(|| connection.query_row(sql, [], |row| row.get(0)))?)
 }
