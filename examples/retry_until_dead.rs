@@ -7,7 +7,7 @@ use throwto::{ExcType, Retry, Stop, raise_until_dead, thread};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // "It works on my machine": catch everything, go on. It has five such places.
-    let stubborn = thread::Builder::new().name("stubborn").spawn(|| {
+    let stubborn = thread::Builder::new().name("stubborn".into()).spawn(|| {
         for _ in 0..5 {
             let _swallowed = thread::sleep(Duration::from_secs(3600));
         }
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // This one waits in std, which knows nothing of exceptions, and no region says that it may be broken there.
     let (sender, receiver) = mpsc::channel::<()>();
     let deaf = thread::Builder::new()
-        .name("deaf")
+        .name("deaf".into())
         .spawn(move || receiver.recv().is_err())?;
     let retry = Retry {
         give_up_after: Duration::from_millis(50),

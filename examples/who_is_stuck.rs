@@ -12,10 +12,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hour = Duration::from_secs(3600);
     let workers = [
         Builder::new()
-            .name("counter")
+            .name("counter".into())
             .spawn(|| while safepoint().is_ok() {})?,
-        Builder::new().name("sleeper").spawn(move || drop(sleep(hour)))?,
-        Builder::new().name("reader").spawn(move || read(pipe))?,
+        Builder::new()
+            .name("sleeper".into())
+            .spawn(move || drop(sleep(hour)))?,
+        Builder::new().name("reader".into()).spawn(move || read(pipe))?,
     ];
 
     for thread in look_until_settled() {

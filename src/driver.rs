@@ -193,8 +193,8 @@ pub(crate) fn hold_for_fork() -> MutexGuard<'static, Inbox> {
 struct Watch {
     attempt: u32,
     glances: u32,
-    /// Where the thread was when its call was last made to fail.
-    failed: Option<probe::Probe>,
+    /// Whether an order to fail a call has been given.
+    ordered: bool,
     due: Instant,
 }
 
@@ -229,7 +229,7 @@ fn run() {
             let watch = watched.entry(note.id).or_insert(Watch {
                 attempt: 0,
                 glances: 0,
-                failed: None,
+                ordered: false,
                 due,
             });
             watch.due = watch.due.min(due);
@@ -335,7 +335,7 @@ fn climb(id: ThreadId, record: &'static Record, watch: &mut Watch) -> Attempt {
             }
         }
         Kind::Window => in_region(id, region, again),
-        Kind::Foreign => break_call(id, record, region, &mut watch.failed),
+        Kind::Foreign => break_call(id, record, region, &mut watch.ordered),
     }
     if hook_is_due {
         in_region(id, region, run_hook);
@@ -366,17 +366,16 @@ fn again(record: &'static Record) {
 }
 
 /// The rungs nudge and fail. A thread that is running in there gets no signal: no call of its could be broken.
-fn break_call(id: ThreadId, record: &'static Record, region: Region, failed: &mut Option<probe::Probe>) {
+fn break_call(id: ThreadId, record: &'static Record, region: Region, ordered: &mut bool) {
     let blocked = probe::probe(record.os_tid());
     if matches!(blocked, probe::Probe::Running) {
         return;
     }
     in_region(id, region, |record| {
         if region.has(Region::FAIL) {
-            // It was made to fail here, and is here again.
-            let anew = record.rung() >= FAILED && *failed == Some(blocked);
-            let _armed = direct::arm(&record.order, blocked, anew);
-            *failed = Some(blocked);
+            // One call has been made to fail, and the thread is in the next.
+            let again = *ordered && record.rung() >= FAILED;
+            *ordered |= direct::arm(&record.order, blocked, again).unwrap_or(false);
         }
         again(record);
     });

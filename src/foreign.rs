@@ -89,7 +89,6 @@ fn raised_before(owner: Owner, inside: Inside) -> Result<Inside, Raised> {
 
 /// Why a [`Call::try_run`] has no result.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum CallError<E> {
     /// An exception was raised: before the call, or during it and the call failed for that reason.
     #[error("raised into: {0}")]
@@ -97,6 +96,16 @@ pub enum CallError<E> {
     /// The call failed by itself.
     #[error(transparent)]
     Failed(E),
+}
+
+/// So that `?` works in functions that return an `io::Result`; [`Raised::from_io`] gets an exception back.
+impl From<CallError<std::io::Error>> for std::io::Error {
+    fn from(error: CallError<Self>) -> Self {
+        match error {
+            CallError::Raised(raised) => raised.into(),
+            CallError::Failed(error) => error,
+        }
+    }
 }
 
 /// A foreign call with a label and the rungs it allows. Built once, it may be run many times.

@@ -14,10 +14,19 @@ use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::registry::ThreadId;
 
 /// Tells what became of a raise. Dropping it changes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Receipt {
     target: ThreadId,
     cell: Arc<ReceiptCell>,
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receipt")
+            .field("target", &self.target)
+            .field("state", &self.state())
+            .finish()
+    }
 }
 
 impl Receipt {

@@ -8,10 +8,12 @@
 use std::io;
 use std::thread::JoinHandle;
 
+use signal_hook::consts::FORBIDDEN;
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::exception::ExcType;
 use crate::raise::{Target, raise_all};
+use crate::runtime;
 
 /// Raises at every arrival of a signal, until it is dropped.
 #[derive(Debug)]
@@ -28,10 +30,8 @@ pub struct Subscription {
 /// target's blocking calls are broken as by any raise; the signal itself restarts them.
 ///
 /// # Errors
-/// The system's, for a signal that cannot be caught or a thread that cannot be started.
-///
-/// # Panics
-/// For `SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE` and `SIGSEGV`, which signal-hook forbids.
+/// `InvalidInput` for what is no signal, cannot be caught or must not be (`SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE`,
+/// `SIGSEGV`), and for the nudge signal itself; the system's error for a thread that cannot be started.
 ///
 /// ```
 /// use throwto::{ExcType, Interrupted, signal, thread};
@@ -45,6 +45,21 @@ pub struct Subscription {
 /// ```
 pub fn on(signal: i32, target: impl Into<Target>, exc: ExcType) -> io::Result<Subscription> {
     let target = target.into();
+    let wrong = |why| {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("signal {signal} {why}"),
+        ))
+    };
+    if !(1..=64).contains(&signal) {
+        return wrong("does not exist");
+    }
+    if FORBIDDEN.contains(&signal) {
+        return wrong("cannot be caught, or must not be");
+    }
+    if signal == runtime::signal() {
+        return wrong("is throwto's nudge signal; choose another with Config::nudge_signal");
+    }
     let mut signals = Signals::new([signal])?;
     let handle = signals.handle();
     let thread = std::thread::Builder::new()
@@ -67,6 +82,19 @@ impl Drop for Subscription {
         if let Some(thread) = self.thread.take() {
             // It only raises, and cannot have panicked but in an exception's destructor.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_cannot_be_had_are_errors() {
+        for signal in [9, 0, -1, 9999, i32::MIN, runtime::signal()] {
+            let refused = on(signal, "nobody", ExcType::of::<crate::Stop>()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{signal}: {refused}");
         }
     }
 }

@@ -79,7 +79,7 @@ fn ten_thousand_exiting_threads_under_fire_lose_nothing() {
             .collect();
         let mut flying = std::collections::VecDeque::new();
         for kind in 0..THREADS {
-            let builder = thread::Builder::new().name(NAME).stack_size(64 << 10);
+            let builder = thread::Builder::new().name(NAME.into()).stack_size(64 << 10);
             flying.push_back(builder.spawn(move || mayfly(sky, kind)).unwrap());
             if flying.len() >= AT_ONCE {
                 join(flying.pop_front().unwrap());

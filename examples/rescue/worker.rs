@@ -23,7 +23,7 @@ impl Worker {
     pub fn start(name: &str) -> io::Result<Self> {
         let (queue, jobs) = channel::<Job>();
         let thread = Builder::new()
-            .name(name)
+            .name(name.into())
             .spawn(move || jobs.into_iter().for_each(|job| job()))?;
         Ok(Self { thread, queue })
     }

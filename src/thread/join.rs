@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::current::REGISTRY;
 use crate::error::RaiseError;
 use crate::exception::IntoException;
+use crate::platform::handler;
 use crate::protocol::registry::ThreadId;
 use crate::raised::Raised;
 use crate::receipt::{Receipt, deadline_after};
@@ -68,6 +69,8 @@ impl<T> Drop for Completes<T> {
 /// A thread started by [`spawn`](super::spawn). Dropping the handle lets the thread go on by itself.
 pub struct JoinHandle<T> {
     id: ThreadId,
+    /// The process that started it: a forked child has the handle and not the thread.
+    process: i32,
     packet: Arc<Packet<T>>,
     inner: std::thread::JoinHandle<()>,
 }
@@ -84,7 +87,12 @@ pub enum JoinError<T = ()> {
 
 impl<T> JoinHandle<T> {
     pub(super) fn new(id: ThreadId, packet: Arc<Packet<T>>, inner: std::thread::JoinHandle<()>) -> Self {
-        Self { id, packet, inner }
+        Self {
+            id,
+            process: handler::process(),
+            packet,
+            inner,
+        }
     }
 
     /// The thread's id.
@@ -123,7 +131,7 @@ impl<T> JoinHandle<T> {
 
     /// Waits until the thread has ended, and returns its result.
     ///
-    /// A cancellation point.
+    /// A cancellation point. In a forked child a thread of the parent cannot be joined: an error, at once.
     ///
     /// # Errors
     /// [`JoinError`] tells whether the thread was raised into or panicked, or the joining thread was raised into.
@@ -143,10 +151,20 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// As [`join`](Self::join), for at most `limit`; the handle back if the time was over.
+    /// As [`join`](Self::join), for at most `limit`: `Ok(Ok(result))`, or `Ok(Err(handle))` if the time was over.
     ///
     /// # Errors
     /// As [`join`](Self::join).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let stubborn = throwto::thread::spawn(throwto::thread::park);
+    /// match stubborn.join_timeout(Duration::from_millis(1))? {
+    ///     Ok(result) => println!("it ended: {result:?}"),
+    ///     Err(still_running) => still_running.unpark(),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[track_caller]
     pub fn join_timeout(self, limit: Duration) -> Result<Result<T, Self>, JoinError<T>> {
         match self.wait_done(Some(limit)) {
@@ -158,7 +176,7 @@ impl<T> JoinHandle<T> {
 
     #[track_caller]
     fn wait_done(&self, limit: Option<Duration>) -> Waited {
-        if self.packet.is_done() {
+        if self.packet.is_done() || self.stayed_behind() {
             return Waited::Ready;
         }
         if let Err(raised) = crate::safepoint() {
@@ -170,7 +188,17 @@ impl<T> JoinHandle<T> {
             .wait_until(deadline, Raises::End, || self.packet.is_done())
     }
 
+    /// Whether this is a forked child, and the thread runs in the parent.
+    fn stayed_behind(&self) -> bool {
+        self.process != handler::process()
+    }
+
     fn finish(self) -> Result<T, JoinError<T>> {
+        if self.stayed_behind() && !self.packet.is_done() {
+            return Err(JoinError::Panicked(Box::new(
+                "the thread stayed in the parent when this process was forked",
+            )));
+        }
         // What is left of it is thread-local destructors and the kernel's exit.
         let _ = self.inner.join();
         let result = self

@@ -58,8 +58,8 @@ impl Builder {
     }
 
     /// Names the thread: for [`Target`](crate::Target), [`threads`](crate::threads), debuggers and panic messages.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
+    pub fn name(mut self, name: String) -> Self {
+        self.name = Some(name);
         self
     }
 
@@ -76,7 +76,7 @@ impl Builder {
     /// kind `Other`.
     ///
     /// ```
-    /// let worker = throwto::thread::Builder::new().name("worker").spawn(throwto::ThreadId::current)?;
+    /// let worker = throwto::thread::Builder::new().name("worker".into()).spawn(throwto::ThreadId::current)?;
     /// let id = worker.id();
     /// assert_eq!(worker.join().unwrap(), Some(id));
     /// # Ok::<(), std::io::Error>(())

@@ -147,7 +147,7 @@ fn an_exception_that_unwinds_makes_no_noise_and_a_panic_does() {
         }
     }));
     let worker = thread::Builder::new()
-        .name(NAME)
+        .name(NAME.into())
         .spawn(|| {
             loop {
                 throwto::safepoint_unwind()
@@ -159,7 +159,7 @@ fn an_exception_that_unwinds_makes_no_noise_and_a_panic_does() {
     assert!(matches!(ended, Err(thread::JoinError::Raised(_))));
     assert_eq!(HOOKED.load(Ordering::SeqCst), 0);
     let worker = thread::Builder::new()
-        .name(NAME)
+        .name(NAME.into())
         .spawn(|| panic!("a real one"))
         .unwrap();
     let ended: Result<(), _> = worker.join();

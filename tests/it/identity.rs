@@ -120,7 +120,7 @@ fn a_guard_dropped_inside_a_foreign_call_keeps_the_record_until_after() {
                 drop(attachment);
                 // Somebody else moves in, if anybody can.
                 let other = thread::Builder::new()
-                    .name("moves in")
+                    .name("moves in".into())
                     .spawn(thread::park)
                     .unwrap();
                 until_waiting(other.id());
@@ -164,7 +164,7 @@ fn a_guard_dropped_inside_a_region_may_be_followed_by_another() {
 fn a_member_is_found_by_all_its_names_and_shown_with_its_parent() {
     let parent = attach().unwrap();
     let worker = thread::Builder::new()
-        .name("shown")
+        .name("shown".into())
         .spawn(|| thread::sleep(FOREVER))
         .unwrap();
     until_waiting(worker.id());

@@ -14,7 +14,7 @@ use crate::stage::*;
 
 fn sleeper(name: &str) -> thread::JoinHandle<Result<(), Raised>> {
     let worker = thread::Builder::new()
-        .name(name)
+        .name(name.into())
         .spawn(|| thread::sleep(FOREVER))
         .unwrap();
     until_waiting(worker.id());
@@ -391,7 +391,10 @@ fn a_superseded_exception_is_dropped_with_no_pin_held() {
                 thread::park().unwrap_err();
             });
         };
-        thread::Builder::new().name("pinned by name").spawn(body).unwrap()
+        thread::Builder::new()
+            .name("pinned by name".into())
+            .spawn(body)
+            .unwrap()
     };
     until_blocked(worker.id(), "read(");
     let mut writer = Some(writer);

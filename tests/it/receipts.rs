@@ -205,13 +205,13 @@ fn a_destructor_that_panics_loses_nobody() {
 #[test]
 fn a_raiser_that_panics_lets_its_target_go() {
     let worker = thread::Builder::new()
-        .name("held by a pin")
+        .name("held by a pin".into())
         .spawn(thread::park)
         .unwrap();
     throwto::uninterruptible(|_| ());
     until_waiting(worker.id());
     let masked = thread::Builder::new()
-        .name("held by a pin too")
+        .name("held by a pin too".into())
         .spawn(|| throwto::uninterruptible(|_| drop(thread::park())))
         .unwrap();
     until_waiting(masked.id());

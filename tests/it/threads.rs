@@ -73,7 +73,7 @@ fn an_ended_thread_is_not_alive_and_cannot_be_raised_into() {
 #[test]
 fn a_dropped_handle_lets_the_thread_go_on() {
     let id = thread::Builder::new()
-        .name("left alone")
+        .name("left alone".into())
         .spawn(thread::park)
         .unwrap()
         .id();
@@ -194,7 +194,12 @@ fn a_thread_that_cannot_be_stopped_is_reported_with_its_place() {
 #[test]
 fn raising_until_dead_hits_nobody_when_several_match_and_gives_up_on_itself() {
     let workers: Vec<_> = (0..2)
-        .map(|_| thread::Builder::new().name("undead").spawn(thread::park).unwrap())
+        .map(|_| {
+            thread::Builder::new()
+                .name("undead".into())
+                .spawn(thread::park)
+                .unwrap()
+        })
         .collect();
     assert_eq!(
         raise_until_dead("undead", STOP(), Retry::default())
