@@ -132,6 +132,27 @@ fn everything_works() -> Result<(), String> {
 }
 
 #[test]
+fn a_handle_of_the_parents_says_in_a_child_that_its_thread_is_not_here() {
+    let _one = ONE_AT_A_TIME.lock();
+    let _attachment = attach().unwrap();
+    let other = thread::spawn(|| thread::park().is_ok());
+    until_waiting(other.id());
+    let mut handle = Some(other);
+    in_child(|| {
+        let other = handle.take().unwrap();
+        check("not alive here", !other.is_alive())?;
+        check(
+            "joined at once, with an error",
+            matches!(other.join(), Err(thread::JoinError::Panicked(_))),
+        )
+    });
+    let other = handle.take().unwrap();
+    assert!(other.is_alive());
+    other.unpark();
+    assert!(join(other));
+}
+
+#[test]
 fn a_child_can_do_everything() {
     let _one = ONE_AT_A_TIME.lock();
     // The driver runs in the parent before the fork.
