@@ -256,6 +256,13 @@ pub(crate) fn await_pins(owner: Owner) {
     }
 }
 
+/// Sleeps until the signal that a raiser has decided on is sent.
+pub(crate) fn await_nudge(owner: Owner) {
+    while let Some(word) = owner.await_nudge() {
+        futex::wait(owner.record().attention_word(), word.futex(), None);
+    }
+}
+
 /// Ends undelivered entries: each exception's destructor, then its receipt. Called with no lock and no pin held. A
 /// destructor that panics is let through once all are settled.
 pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {

@@ -201,6 +201,7 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
     if owner.record().attention().has(Attention::PENDING)
         && let Some(entry) = owner.take_pending()
     {
+        current::await_nudge(owner);
         return Some(deliver(owner, entry));
     }
     owner.record().attention().has(Attention::STOPPED).then(|| {

@@ -128,6 +128,16 @@ impl Owner {
         self.announce(Attention::held)
     }
 
+    /// After taking an entry: waits for a signal that its raiser has decided on and not sent, lest it fall into the next
+    /// call. `NUDGE` was set under the slot's lock, which the taking took later, so it is seen here.
+    pub(crate) fn await_nudge(self) -> Option<Attention> {
+        if self.record.attention().nudge_to_come() {
+            self.announce(Attention::nudge_to_come)
+        } else {
+            None
+        }
+    }
+
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_pins(self) -> Option<Attention> {
         self.announce(Attention::pinned)

@@ -78,7 +78,12 @@ impl Attention {
     /// it. A raiser whose signal has arrived holds nothing up, even if it has not come to its unpin: it may well wait for
     /// the very processor that its target runs on.
     pub(crate) const fn held(self) -> bool {
-        self.has(Self::LOOKS) || self.has(Self::NUDGE) && self.has(Self::PINS)
+        self.has(Self::LOOKS) || self.nudge_to_come()
+    }
+
+    /// Whether a raiser is between deciding on a signal and having sent it.
+    pub(crate) const fn nudge_to_come(self) -> bool {
+        self.has(Self::NUDGE) && self.has(Self::PINS)
     }
 
     /// The half that a futex compares.
