@@ -134,6 +134,11 @@ impl<'a> Context<'a> {
         self.get(libc::REG_RSP)
     }
 
+    /// The registers by DWARF number, for a walk from here.
+    pub(crate) fn registers(&self) -> super::Registers {
+        super::Registers::all(super::dwarf::CONTEXT_ORDER.map(|register| self.get(register)))
+    }
+
     /// Sends the interrupted thread to the window's `cancel` label.
     pub(crate) fn cancel_window(&mut self) {
         let cancel = (&raw const throwto_0_1_window_cancel) as usize;
