@@ -2,7 +2,7 @@
 //!
 //! Owns: the choice. The contract: `CANCELLED`, `window`, `classify`, `Context` with `pc`, `sp`, `cancel_window`,
 //! `syscall_args`, `after_interrupted_call`, `syscall_number`, `replace_result`, `block`, `registers`; `dwarf` with
-//! `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RULES`.
+//! `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`.
 //!
 //! **Signal context:** see each file.
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: DWARF numbers, after the System V ABI's figure "DWARF Register Number Mapping".
 //!
-//! **Signal context:** yes: constants.
+//! **Signal context:** yes: constants, and a look at two bytes.
 
 /// General registers, and the return address's column behind them.
 pub(crate) const REGISTERS: usize = 17;
@@ -12,8 +12,15 @@ pub(crate) const SP: u16 = 7;
 /// What lies below the stack pointer and belongs to the frame: a leaf saves registers there, and behind the `pop`s of an
 /// epilogue the description still finds them there. The kernel keeps clear of it.
 pub(crate) const RED_ZONE: u64 = 128;
+/// What a call leaves on the stack.
+pub(crate) const RETURN_ADDRESS: u64 = 8;
 /// More register rules than one row of a description has: the signal frame of the C library has one for each.
 pub(crate) const RULES: usize = REGISTERS + 3;
+
+/// Whether `code` begins with a return: `ret`, or `rep ret` as older compilers write it.
+pub(crate) fn is_return(code: &[u8]) -> bool {
+    matches!(code, [0xc3, ..] | [0xf3, 0xc3, ..])
+}
 
 /// Where each stands in an interrupted context.
 pub(super) const CONTEXT_ORDER: [libc::c_int; REGISTERS] = [

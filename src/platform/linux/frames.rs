@@ -8,7 +8,11 @@
 //! given, word by word, and nowhere else.
 //!
 //! - I1. Each frame's CFA is higher than the last one's, so a walk ends.
-//! - I2. A register that a frame has saved where it may not be read becomes unknown, and only who needs it is lost.
+//! - I2. A frame saves registers inside itself: from its red zone to its CFA. A register that is said to be saved elsewhere
+//!   becomes unknown, and only who needs it is lost. (GCC says so of the frame pointer, behind the `leave` of a function
+//!   that had realigned its frame: the unwinder of the C library then skips frames.)
+//! - I3. On a return instruction nothing of the frame is left but the return address, whatever its description says.
+//!   (Compilers used to leave epilogues undescribed.)
 //!
 //! A caller's program counter is a return address: it may lie behind the end of its function, when the call was the last
 //! thing in it. So what is looked up is the byte before it, except for the interrupted frame and the one that a signal
@@ -130,7 +134,7 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
         let (Ok(personality), Ok(lsda)) = (personality, lsda) else {
             return Err(Lost::TooComplex { pc });
         };
-        let cfa = self.climb(&description, place, pc)?;
+        let cfa = self.climb(&description, &image, sp, place, pc)?;
         self.exact = description.is_signal_frame();
         Ok(Frame {
             pc,
@@ -146,42 +150,54 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
     }
 
     /// Goes on to the caller's registers, and says where the frame ended.
-    fn climb(&mut self, description: &Description, place: usize, pc: usize) -> Result<u64, Lost> {
-        let stack = Stack {
-            from: self.stack.start.saturating_sub(dwarf::RED_ZONE),
+    fn climb(
+        &mut self,
+        description: &Description,
+        image: &Image,
+        sp: u64,
+        place: usize,
+        pc: usize,
+    ) -> Result<u64, Lost> {
+        let mut own = Stack {
+            from: sp.max(self.stack.start).saturating_sub(dwarf::RED_ZONE),
             to: self.stack.end,
         };
         let old = &self.registers;
         let too_complex = Lost::TooComplex { pc };
-        let evaluate = |expression: UnwindExpression<usize>, first: Option<u64>| {
+        let evaluate = |expression: UnwindExpression<usize>, first: Option<u64>, own: Stack| {
             let bytes = bytes_of(&description.section, expression)?;
-            expression::value(bytes, first, old, |address| stack.load(address))
+            expression::value(bytes, first, old, |address| own.load(address))
         };
         let row = description.row(&mut self.room, place).ok_or(too_complex)?;
         let cfa = match row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
                 old.get(register.0).map(|base| base.wrapping_add_signed(*offset))
             }
-            CfaRule::Expression(expression) => evaluate(*expression, None),
+            CfaRule::Expression(expression) => evaluate(*expression, None, own),
         };
         let cfa = cfa.ok_or(too_complex)?;
         let higher = self.cfa.map_or(cfa >= self.stack.start, |last| cfa > last);
         if !higher || cfa > self.stack.end || !cfa.is_multiple_of(WORD) {
             return Err(Lost::OffTheStack { pc });
         }
+        let epilogue = self.exact && image.bytes_from(pc).is_some_and(dwarf::is_return);
+        if epilogue && cfa != sp.wrapping_add(dwarf::RETURN_ADDRESS) {
+            return Err(too_complex);
+        }
+        own.to = cfa;
         let mut new = *old;
         new.set(dwarf::PC, None);
         new.set(dwarf::SP, Some(cfa));
         for (register, rule) in row.registers() {
             let value = match rule {
                 RegisterRule::SameValue => old.get(register.0),
-                RegisterRule::Offset(offset) => stack.load(cfa.wrapping_add_signed(*offset)),
+                RegisterRule::Offset(offset) => own.load(cfa.wrapping_add_signed(*offset)),
                 RegisterRule::ValOffset(offset) => Some(cfa.wrapping_add_signed(*offset)),
                 RegisterRule::Register(other) => old.get(other.0),
                 RegisterRule::Expression(expression) => {
-                    evaluate(*expression, Some(cfa)).and_then(|address| stack.load(address))
+                    evaluate(*expression, Some(cfa), own).and_then(|address| own.load(address))
                 }
-                RegisterRule::ValExpression(expression) => evaluate(*expression, Some(cfa)),
+                RegisterRule::ValExpression(expression) => evaluate(*expression, Some(cfa), own),
                 RegisterRule::Constant(value) => Some(*value),
                 _ => None,
             };
@@ -194,7 +210,7 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
     }
 }
 
-/// What of the stack may be read.
+/// What of the stack may be read for one frame.
 #[derive(Clone, Copy)]
 struct Stack {
     from: u64,
