@@ -25,11 +25,14 @@ use std::time::{Duration, Instant};
 
 use crate::current::REGISTRY;
 use crate::foreign;
+use crate::journal;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
+use crate::protocol::ladder::{Found, Step, Times};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Attention, Kind, Level, Region};
 use crate::raise::release;
+use crate::raised::Rung;
 use crate::runtime;
 use crate::safepoint::{FAILED, HOOKED};
 
@@ -147,6 +150,7 @@ pub fn stats() -> Stats {
 /// Counts a nudge that a raiser has sent, and leaves a note about its target if `enlist`. With a `ladder` to climb the
 /// driver is woken from a doze too.
 pub(crate) fn nudged(id: ThreadId, enlist: bool, ladder: bool) {
+    journal::note(id, Rung::Nudge, None);
     let mut inbox = inbox();
     inbox.nudges += 1;
     if enlist {
@@ -196,6 +200,17 @@ struct Watch {
     /// Whether an order to fail a call has been given.
     ordered: bool,
     due: Instant,
+    stay: Option<Stay>,
+}
+
+/// A region with forced rungs that the thread has been seen in. Their times count from the first look at it.
+#[derive(Clone, Copy)]
+struct Stay {
+    region: Region,
+    frame: *const (),
+    since: Instant,
+    times: Times,
+    unwind_was_last: bool,
 }
 
 fn run() {
@@ -231,6 +246,7 @@ fn run() {
                 glances: 0,
                 ordered: false,
                 due,
+                stay: None,
             });
             watch.due = watch.due.min(due);
         }
@@ -274,6 +290,8 @@ enum Attempt {
     /// Calls are being made to fail: the thread may have been missed between two of them, or be in its next one already
     /// (a resolver tries server after server). Look again at once, some times.
     Soon,
+    /// A forced rung was ordered, and may be refused where the thread happens to be: several tries in a row, then a pause.
+    Burst,
 }
 
 /// Looks at one thread and does what its region asks for. `false` once there is nothing left to do.
@@ -283,17 +301,46 @@ fn look(id: ThreadId, watch: &mut Watch) -> bool {
     release(pin);
     let pause = match attempt {
         Attempt::Over => return false,
-        Attempt::Soon if watch.glances < GLANCES => {
+        Attempt::Soon | Attempt::Burst if watch.glances < GLANCES => {
             watch.glances += 1;
             watch.due = Instant::now() + GLANCE;
             return true;
         }
         Attempt::Soon => pause_after(watch.attempt),
+        Attempt::Burst => {
+            watch.glances = 0;
+            pause_after(watch.attempt)
+        }
         Attempt::Again(pause) => pause,
     };
     watch.attempt += 1;
-    watch.due = Instant::now() + pause;
+    watch.due = Instant::now() + watch.until_next_rung().map_or(pause, |next| next.min(pause));
     true
+}
+
+impl Watch {
+    fn until_next_rung(&self) -> Option<Duration> {
+        let stay = self.stay?;
+        stay.times.next(stay.region, stay.since.elapsed())
+    }
+
+    /// Takes note of a region with forced rungs, and when they are due.
+    fn see(&mut self, id: ThreadId, record: &'static Record, region: Region) {
+        let frame = record.frame();
+        if !region.has(Region::FORCED) {
+            self.stay = None;
+        } else if !matches!(self.stay, Some(stay) if stay.region == region && stay.frame == frame) {
+            in_region(id, region, |record| {
+                self.stay = Some(Stay {
+                    region,
+                    frame,
+                    since: Instant::now(),
+                    times: foreign::times_of(record),
+                    unwind_was_last: false,
+                });
+            });
+        }
+    }
 }
 
 fn pause_after(attempt: u32) -> Duration {
@@ -335,9 +382,15 @@ fn climb(id: ThreadId, record: &'static Record, watch: &mut Watch) -> Attempt {
             }
         }
         Kind::Window => in_region(id, region, again),
-        Kind::Foreign => break_call(id, record, region, &mut watch.ordered),
+        Kind::Foreign => {
+            watch.see(id, record, region);
+            if break_call(id, record, region, watch) {
+                return Attempt::Burst;
+            }
+        }
     }
     if hook_is_due {
+        journal::note(id, Rung::Hook, None);
         in_region(id, region, run_hook);
     }
     if region.has(Region::FAIL) {
@@ -365,20 +418,48 @@ fn again(record: &'static Record) {
     nudge::send(record, record.os_tid(), runtime::signal());
 }
 
-/// The rungs nudge and fail. A thread that is running in there gets no signal: no call of its could be broken.
-fn break_call(id: ThreadId, record: &'static Record, region: Region, ordered: &mut bool) {
-    let blocked = probe::probe(record.os_tid());
-    if matches!(blocked, probe::Probe::Running) {
-        return;
-    }
+/// The rungs that take a signal. `true` if one of the forced ones was ordered.
+fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut Watch) -> bool {
+    let seen = probe::probe(record.os_tid());
+    let found = Found {
+        region,
+        blocked: !matches!(seen, probe::Probe::Running),
+        waited: watch.stay.map_or(Duration::ZERO, |stay| stay.since.elapsed()),
+        unwind_was_last: watch.stay.is_some_and(|stay| stay.unwind_was_last),
+    };
+    let times = watch.stay.map(|stay| stay.times).unwrap_or_default();
+    let step = times.step(found);
+    let rung = match step {
+        Step::Nothing => return false,
+        Step::Nudge => Rung::Nudge,
+        Step::Fail => Rung::Fail,
+        Step::Unwind => Rung::Unwind,
+        Step::Abandon => Rung::Abandon,
+    };
     in_region(id, region, |record| {
-        if region.has(Region::FAIL) {
-            // One call has been made to fail, and the thread is in the next.
-            let again = *ordered && record.rung() >= FAILED;
-            *ordered |= direct::arm(&record.order, blocked, again).unwrap_or(false);
+        match step {
+            Step::Fail => {
+                // One call has been made to fail, and the thread is in the next.
+                let again = watch.ordered && record.rung() >= FAILED;
+                watch.ordered |= direct::arm(&record.order, seen, again).unwrap_or(false);
+            }
+            Step::Unwind => {
+                if let Err((pc, why)) = direct::arm_unwind(&record.order, seen) {
+                    foreign::refuse_in(record, why, pc);
+                }
+            }
+            Step::Abandon => direct::arm_abandon(&record.order),
+            Step::Nudge | Step::Nothing => {}
         }
+        let refused = foreign::refused_in(record).filter(|_| rung >= Rung::Unwind);
+        journal::note(id, rung, refused);
         again(record);
     });
+    let forced = matches!(step, Step::Unwind | Step::Abandon);
+    if let Some(stay) = watch.stay.as_mut().filter(|_| forced) {
+        stay.unwind_was_last = step == Step::Unwind;
+    }
+    forced
 }
 
 /// Runs the region's hook. The caller holds a look at it.

@@ -12,6 +12,8 @@ use std::sync::MutexGuard;
 
 use crate::current::{self, REGISTRY};
 use crate::driver::{self, Inbox};
+use crate::foreign;
+use crate::journal::{self, Shelf};
 use crate::platform::{fork, handler, nudge};
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Slot;
@@ -23,6 +25,8 @@ struct Held {
     inbox: MutexGuard<'static, Inbox>,
     _ends: runtime::HeldEnds,
     _seen: status::HeldSeen,
+    _journals: MutexGuard<'static, Shelf>,
+    _poison: MutexGuard<'static, Vec<&'static str>>,
 }
 
 thread_local! {
@@ -43,6 +47,8 @@ extern "C" fn before() {
         inbox: driver::hold_for_fork(),
         _ends: runtime::hold_for_fork(),
         _seen: status::hold_for_fork(),
+        _journals: journal::hold_for_fork(),
+        _poison: foreign::hold_for_fork(),
     };
     let _ = HELD.try_with(|place| place.replace(Some(held)));
 }

@@ -65,6 +65,7 @@ mod fork;
 pub mod fs;
 #[cfg(throwto_ladder)]
 pub mod io;
+mod journal;
 mod mask;
 pub mod os;
 mod platform;
@@ -91,6 +92,7 @@ pub use current::{Attachment, attach};
 pub use driver::{Stats, stats};
 pub use error::{AttachError, RaiseError};
 pub use exception::{Cancelled, ExcType, Exception, Interrupted, IntoException, Raisable, Stop, TimedOut};
+pub use journal::Climbed;
 pub use mask::{Mask, bracket, mask, shield, uninterruptible};
 pub use os::OsTid;
 pub use protocol::receipt::ReceiptState;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::current::wake_receipt;
 use crate::exception::Exception;
+use crate::foreign::LeftCall;
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::registry::ThreadId;
 
@@ -70,6 +71,7 @@ struct Inner {
     raised_at: &'static Location<'static>,
     rung: Rung,
     receipt: Option<Arc<ReceiptCell>>,
+    left: Option<LeftCall>,
 }
 
 // SAFETY: everything in `Inner` is `Sync` but `value`, which is `Send`. Through a shared `Raised` the value is reached
@@ -97,8 +99,15 @@ impl Raised {
                 raised_at,
                 rung,
                 receipt,
+                left: None,
             }),
         }
+    }
+
+    /// Remembers the call that was left by force to deliver this.
+    pub(crate) fn having_left(mut self, left: LeftCall) -> Self {
+        self.inner.left = Some(left);
+        self
     }
 
     /// An exception that nobody raised from outside: it begins where this is called.
@@ -160,6 +169,19 @@ impl Raised {
     /// What got the thread here.
     pub fn rung(&self) -> Rung {
         self.inner.rung
+    }
+
+    /// The foreign call that was left by force to get the thread here, and what is known to be lost with it.
+    ///
+    /// ```
+    /// # let attachment = throwto::attach()?;
+    /// # throwto::raise_exc(attachment.id(), throwto::Stop)?;
+    /// let raised = throwto::safepoint().unwrap_err();
+    /// assert!(raised.left().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn left(&self) -> Option<&LeftCall> {
+        self.inner.left.as_ref()
     }
 
     /// Gets the exception back out of an error that it was turned into.

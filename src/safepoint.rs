@@ -247,7 +247,7 @@ fn rung(owner: Owner) -> Rung {
         2 => Rung::Nudge,
         3 => Rung::Fail,
         4 => Rung::Hook,
-        5 => Rung::Unwind,
+        UNWOUND => Rung::Unwind,
         _ => Rung::Abandon,
     }
 }
@@ -258,3 +258,6 @@ pub(crate) const WOKEN: u32 = 0x80;
 pub(crate) const FAILED: u32 = 3;
 /// As noted in the record by the driver.
 pub(crate) const HOOKED: u32 = 4;
+/// As noted in the record by a call that was left by force.
+pub(crate) const UNWOUND: u32 = 5;
+pub(crate) const ABANDONED: u32 = 6;

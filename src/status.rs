@@ -9,8 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::current::REGISTRY;
-use crate::foreign;
+use crate::foreign::{self, Refusal};
 use crate::os::OsTid;
+use crate::platform::spot::Refused;
 use crate::platform::{blocked, membarrier};
 use crate::protocol::record::Pin;
 use crate::protocol::registry::{Member, ThreadId};
@@ -54,6 +55,8 @@ pub struct ThreadInfo {
     ///
     /// The time is counted from the first look (this function, or a raise that failed) that found it in this wait.
     pub where_blocked: String,
+    /// Why a forced rung has not got it out of its call yet: the last refusal.
+    pub refused: Option<Refusal>,
     /// How many exceptions wait in its slot.
     pub pending: usize,
     /// Whether its signal mask blocks the nudge signal: then its blocking calls cannot be broken.
@@ -101,6 +104,7 @@ struct Glance {
     os_tid: i32,
     state: ThreadState,
     region: Option<&'static str>,
+    refused: Option<Refused>,
     pending: usize,
 }
 
@@ -115,6 +119,7 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
         Kind::Foreign => ThreadState::Foreign,
     };
     let region = foreign::label_of(record);
+    let refused = foreign::refused_in(record);
     let pending = record.pending_count();
     release(pin);
     Glance {
@@ -122,6 +127,7 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
         os_tid,
         state,
         region,
+        refused,
         pending,
     }
 }
@@ -133,6 +139,7 @@ impl Glance {
             os_tid: tid,
             state,
             region,
+            refused,
             pending,
         } = self;
         let where_blocked = match state {
@@ -153,6 +160,7 @@ impl Glance {
             state,
             region,
             where_blocked,
+            refused: refused.map(Refusal::of),
             pending,
             nudge_blocked: blocked::signal_blocked(tid, runtime::signal()).unwrap_or(false),
         }

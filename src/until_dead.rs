@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::exception::{ExcType, IntoException};
+use crate::journal::{Climbed, Journal};
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Policy;
@@ -44,11 +45,13 @@ pub struct Dead {
     pub caught: usize,
     /// How long it took.
     pub elapsed: Duration,
+    /// Which rungs were tried on it, weakest first.
+    pub climbed: Vec<Climbed>,
 }
 
 /// The thread has not ended.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{} after {raises} raises in {elapsed:.1?}, {caught} caught: {}", self.who(), self.place())]
+#[error("{} after {raises} raises in {elapsed:.1?}, {caught} caught: {}{}", self.who(), self.place(), self.refusals())]
 #[non_exhaustive]
 pub struct StillAlive {
     /// How many times it was raised into.
@@ -59,6 +62,8 @@ pub struct StillAlive {
     pub elapsed: Duration,
     /// How many live threads matched. Nothing was raised if more than one did.
     pub matched: usize,
+    /// Which rungs were tried on it, weakest first, and what refused them.
+    pub climbed: Vec<Climbed>,
     /// What it is doing now, if it could be looked at.
     pub info: Option<Box<ThreadInfo>>,
 }
@@ -69,6 +74,14 @@ impl StillAlive {
             Some(info) => format!("thread {} is still alive", info.id),
             None => "the thread is still alive".into(),
         }
+    }
+
+    fn refusals(&self) -> String {
+        let refused = self.climbed.iter().filter_map(|step| {
+            let refusal = step.refusal.as_ref()?;
+            Some(format!("; rung {} refused {refusal}", step.rung))
+        });
+        refused.collect()
     }
 
     fn place(&self) -> String {
@@ -114,17 +127,20 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
                 raises: 0,
                 caught: 0,
                 elapsed,
+                climbed: Vec::new(),
             }),
             _ => Err(StillAlive {
                 raises: 0,
                 caught: 0,
                 elapsed,
                 matched,
+                climbed: Vec::new(),
                 info: None,
             }),
         };
     };
     let mut tally = Tally::default();
+    let journal = Journal::open(id);
     let pause = retry.every.max(Duration::from_millis(1));
     // Until it is gone.
     while let Ok(receipt) = raise_by_id(id, ty.into_exception(), Policy::Supersede, at) {
@@ -144,6 +160,7 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
                 caught,
                 elapsed: start.elapsed(),
                 matched: 1,
+                climbed: journal.read(),
                 info,
             });
         }
@@ -153,6 +170,7 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
         raises,
         caught,
         elapsed: start.elapsed(),
+        climbed: journal.read(),
     })
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::readiness::poll_until;
 use super::{Interruptible, PollFd, attempt, complete, wait_writable};
-use crate::foreign::{self, CallError};
+use crate::foreign;
 use crate::platform::calls::Call;
 use crate::platform::sockaddr::SockAddr;
 use crate::platform::socket_calls::{has_begun, stream_socket};
@@ -143,8 +143,7 @@ fn resolve(addr: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
         .try_run(|| addr.to_socket_addrs());
     match resolved {
         Ok(addrs) => Ok(addrs.collect()),
-        Err(CallError::Raised(raised)) => Err(raised.into()),
-        Err(CallError::Failed(error)) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

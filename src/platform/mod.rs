@@ -20,7 +20,13 @@
 //! | `sockaddr`, `poll` | the system's structures for them |
 //! | `direct` | `interrupt` a thread that has no record; `arm` a fail order |
 //! | `blocked` | say in words where a thread is blocked |
+//! | `forced` | `prepare`, `Escape`: a way out of a region that drops frames, and the proof that it may be taken |
+//! | `module`, `symbols` | code that may be left; names of functions |
 //! | `fork` | be told of forks |
+
+pub(crate) mod spot;
+#[cfg(not(throwto_forced))]
+mod unforced;
 
 #[cfg(throwto_ladder)]
 pub(crate) mod arch;
@@ -33,6 +39,10 @@ mod unsupported;
 pub(crate) use linux::{
     blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, sockaddr, socket_calls,
 };
+#[cfg(throwto_forced)]
+pub(crate) use linux::{forced, module, symbols};
+#[cfg(not(throwto_forced))]
+pub(crate) use unforced::{forced, module, symbols};
 #[cfg(not(throwto_ladder))]
 pub(crate) use unsupported::{blocked, direct, fork, futex, handler, membarrier, nudge, probe};
 

@@ -177,7 +177,14 @@ pub(crate) mod direct {
 
     use super::probe::Probe;
     use crate::platform::InterruptFailed;
+    use crate::platform::spot::Why;
     use crate::protocol::order::Order;
+
+    pub(crate) fn arm_unwind(_order: &Order, _looked: Probe) -> Result<(), (usize, Why)> {
+        Err((0, Why::Unseen))
+    }
+
+    pub(crate) fn arm_abandon(_order: &Order) {}
 
     pub(crate) fn interrupt(_os_tid: i32, _signal: i32, _fail: bool) -> Result<(), InterruptFailed> {
         Err(InterruptFailed::Unsupported)

@@ -25,10 +25,12 @@
 //!      +---------------------------------(d) Registry::release, next generation -------------------------+
 //! ```
 
+pub(crate) mod ladder;
 pub(crate) mod lock_word;
 pub(crate) mod order;
 pub(crate) mod owner;
 pub(crate) mod pin;
+pub(crate) mod poison;
 pub(crate) mod receipt;
 pub(crate) mod record;
 pub(crate) mod registry;

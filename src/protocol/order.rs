@@ -1,4 +1,4 @@
-//! The fail order: which blocked system call the handler shall end, and with what result.
+//! The order: what the handler shall do to the thread it finds, and which blocked system call it must find for that.
 //!
 //! Owns: one order cell and its three states. Leaves to the platform: reading the blocked call, comparing registers.
 //! One writer at a time arms it (the driver, or the holder of a pool cell); the target's handler alone claims it.
@@ -19,15 +19,58 @@
 
 use crate::sync_shim::{AtomicU32, AtomicU64, Ordering, const_constructor};
 
-/// The call that the handler must find, exactly, and the result to put in its place.
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Put this result in the place of the call's, if it is exactly the call that was seen.
+    Replace(i64),
+    /// The call could not be seen: decode its number from the code bytes, and look the result up.
+    Decode,
+    /// Unwind the frames above the call that was seen, up to the region.
+    Unwind,
+    /// Leave the region, wherever in it the thread is. Nothing was seen.
+    Abandon,
+}
+
+/// The act, and the call that the handler must find, exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
     pub(crate) args: [u64; 6],
     pub(crate) sp: u64,
     pub(crate) pc: u64,
-    pub(crate) result: i64,
-    /// Whether to compare: `false` lets the handler decode the number from the code bytes instead.
-    pub(crate) exact: bool,
+    pub(crate) act: Act,
+}
+
+impl Instruction {
+    /// Nothing was seen.
+    pub(crate) const fn blind(act: Act) -> Self {
+        Self {
+            args: [0; 6],
+            sp: 0,
+            pc: 0,
+            act,
+        }
+    }
+}
+
+impl Act {
+    const fn packed(self) -> (u32, i64) {
+        match self {
+            Self::Replace(result) => (0, result),
+            Self::Decode => (1, 0),
+            Self::Unwind => (2, 0),
+            Self::Abandon => (3, 0),
+        }
+    }
+
+    const fn unpacked(kind: u32, result: i64) -> Self {
+        match kind {
+            0 => Self::Replace(result),
+            1 => Self::Decode,
+            2 => Self::Unwind,
+            _ => Self::Abandon,
+        }
+    }
 }
 
 const IDLE: u32 = 0;
@@ -37,7 +80,7 @@ const CLAIMED: u32 = 2;
 /// One order cell.
 pub(crate) struct Order {
     state: AtomicU32,
-    exact: AtomicU32,
+    kind: AtomicU32,
     args: [AtomicU64; 6],
     sp: AtomicU64,
     pc: AtomicU64,
@@ -52,7 +95,7 @@ impl Order {
         pub(crate) fn new() -> Self {
             Self {
                 state: AtomicU32::new(IDLE),
-                exact: AtomicU32::new(0),
+                kind: AtomicU32::new(0),
                 args: [
                     AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0),
                     AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0),
@@ -75,8 +118,9 @@ impl Order {
         }
         self.sp.store(order.sp, Ordering::Relaxed);
         self.pc.store(order.pc, Ordering::Relaxed);
-        self.result.store(order.result as u64, Ordering::Relaxed);
-        self.exact.store(u32::from(order.exact), Ordering::Relaxed);
+        let (kind, result) = order.act.packed();
+        self.result.store(result as u64, Ordering::Relaxed);
+        self.kind.store(kind, Ordering::Relaxed);
         self.state.store(ARMED, Ordering::Release);
         true
     }
@@ -97,6 +141,14 @@ impl Order {
             .is_ok()
             .then_some(Claim(self))
     }
+
+    /// The handler's side in one step.
+    pub(crate) fn take(&self) -> Option<Instruction> {
+        let claim = self.claim()?;
+        let instruction = claim.instruction();
+        claim.finish();
+        Some(instruction)
+    }
 }
 
 impl Claim<'_> {
@@ -105,8 +157,10 @@ impl Claim<'_> {
             args: std::array::from_fn(|i| self.0.args[i].load(Ordering::Relaxed)),
             sp: self.0.sp.load(Ordering::Relaxed),
             pc: self.0.pc.load(Ordering::Relaxed),
-            result: self.0.result.load(Ordering::Relaxed) as i64,
-            exact: self.0.exact.load(Ordering::Relaxed) != 0,
+            act: Act::unpacked(
+                self.0.kind.load(Ordering::Relaxed),
+                self.0.result.load(Ordering::Relaxed) as i64,
+            ),
         }
     }
 
@@ -123,8 +177,7 @@ mod tests {
         args: [1; 6],
         sp: 2,
         pc: 3,
-        result: -125,
-        exact: true,
+        act: Act::Replace(-125),
     };
 
     #[test]
@@ -137,13 +190,23 @@ mod tests {
         assert!(order.claim().is_none());
         assert!(!order.arm(&FIRST), "not under a reader");
         claim.finish();
-        assert!(
-            order.arm(&FIRST)
-                && order.arm(&Instruction {
-                    exact: false,
-                    ..FIRST
-                })
-        );
+        assert!(order.arm(&FIRST) && order.arm(&Instruction::blind(Act::Abandon)));
         assert!(order.withdraw() && order.claim().is_none());
+    }
+
+    #[test]
+    fn every_act_survives_the_packing() {
+        for act in [
+            Act::Replace(-125),
+            Act::Replace(0),
+            Act::Decode,
+            Act::Unwind,
+            Act::Abandon,
+        ] {
+            let order = Order::new();
+            assert!(order.arm(&Instruction { act, ..FIRST }));
+            assert_eq!(order.take().map(|taken| taken.act), Some(act));
+            assert_eq!(order.take(), None);
+        }
     }
 }

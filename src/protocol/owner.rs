@@ -175,6 +175,24 @@ impl Owner {
         outer
     }
 
+    /// Takes rungs out of the region in force, and returns the word before, for [`Owner::allow`]. The handler, on this
+    /// thread, sees the store before whatever the caller does next.
+    pub(crate) fn forbid(self, rungs: u64) -> Region {
+        let before = self.region();
+        self.put(before.without(rungs));
+        before
+    }
+
+    /// Puts back the word of before [`Owner::forbid`].
+    pub(crate) fn allow(self, before: Region) {
+        self.put(before);
+    }
+
+    fn put(self, region: Region) {
+        self.record.region.store(region.0, Ordering::Release);
+        light_fence();
+    }
+
     pub(crate) fn set_shield(self, until: u64) {
         self.record.shield_until.store(until, Ordering::Relaxed);
     }

@@ -116,12 +116,16 @@ pub(crate) enum Level {
 }
 
 /// A copy of a region word: what the owner has told its raisers.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Region(pub(crate) u64);
 
 impl Region {
     pub(crate) const FAIL: u64 = 1 << 4;
     pub(crate) const HOOK: u64 = 1 << 5;
+    pub(crate) const UNWIND: u64 = 1 << 6;
+    pub(crate) const ABANDON: u64 = 1 << 7;
+    /// The two rungs that leave frames behind.
+    pub(crate) const FORCED: u64 = Self::UNWIND | Self::ABANDON;
     pub(crate) const FRAMED: u64 = 1 << 8;
     /// Deferred everywhere until the shield's deadline; from then on the level alone counts.
     pub(crate) const SHIELDED: u64 = 1 << 9;
@@ -158,6 +162,11 @@ impl Region {
     #[inline(always)]
     pub(crate) const fn entered(self, kind: Kind, ladder: u64) -> Self {
         Self(self.0 & !(Self::KIND | Self::LADDER) | kind as u64 | ladder)
+    }
+
+    /// The same region without these rungs.
+    pub(crate) const fn without(self, rungs: u64) -> Self {
+        Self(self.0 & !rungs)
     }
 
     #[inline(always)]

@@ -12,9 +12,13 @@ pub(crate) mod dwarf;
 mod registers;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+#[cfg(all(target_arch = "x86_64", throwto_forced))]
+mod x86_64_forced;
 #[cfg(target_arch = "x86_64")]
 mod x86_64_number;
 
 pub(crate) use registers::Registers;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{CANCELLED, Context, classify, window};
+#[cfg(all(target_arch = "x86_64", throwto_forced))]
+pub(crate) use x86_64_forced::{enter, has_shadow_stack, land, on_stack};

@@ -122,8 +122,12 @@ impl<'a> Context<'a> {
         Self(unsafe { &mut *context.cast::<libc::ucontext_t>() })
     }
 
-    fn get(&self, register: libc::c_int) -> u64 {
+    pub(super) fn get(&self, register: libc::c_int) -> u64 {
         self.0.uc_mcontext.gregs[register as usize] as u64
+    }
+
+    pub(super) fn set(&mut self, register: libc::c_int, value: i64) {
+        self.0.uc_mcontext.gregs[register as usize] = value;
     }
 
     pub(crate) fn pc(&self) -> usize {
@@ -141,8 +145,7 @@ impl<'a> Context<'a> {
 
     /// Sends the interrupted thread to the window's `cancel` label.
     pub(crate) fn cancel_window(&mut self) {
-        let cancel = (&raw const throwto_0_1_window_cancel) as usize;
-        self.0.uc_mcontext.gregs[libc::REG_RIP as usize] = cancel as i64;
+        self.set(libc::REG_RIP, (&raw const throwto_0_1_window_cancel) as i64);
     }
 
     pub(crate) fn syscall_args(&self) -> [u64; 6] {
@@ -185,8 +188,8 @@ impl<'a> Context<'a> {
     /// Goes behind the call it stands before, as if the call had been made and had given `result`.
     pub(crate) fn skip_call(&mut self, result: i64) {
         let behind = self.get(libc::REG_RIP) as i64 + SYSCALL.len() as i64;
-        self.0.uc_mcontext.gregs[libc::REG_RIP as usize] = behind;
-        self.0.uc_mcontext.gregs[libc::REG_RCX as usize] = behind;
+        self.set(libc::REG_RIP, behind);
+        self.set(libc::REG_RCX, behind);
         self.replace_result(result);
     }
 
@@ -196,7 +199,7 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn replace_result(&mut self, result: i64) {
-        self.0.uc_mcontext.gregs[libc::REG_RAX as usize] = result;
+        self.set(libc::REG_RAX, result);
     }
 
     /// Blocks `signal` in the interrupted context: it stays blocked until the code that put this context on the stack
@@ -204,6 +207,11 @@ impl<'a> Context<'a> {
     pub(crate) fn block(&mut self, signal: libc::c_int) {
         // SAFETY: the mask is part of the context, which is ours.
         unsafe { libc::sigaddset(&raw mut self.0.uc_sigmask, signal) };
+    }
+
+    /// The alternate stack that the thread has, and will have when the handler returns.
+    pub(crate) fn alternate_stack(&mut self) -> &mut libc::stack_t {
+        &mut self.0.uc_stack
     }
 }
 

@@ -15,8 +15,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use super::{futex, handler, nudge, probe, substitute};
-use crate::platform::{InterruptFailed, arch::Context};
-use crate::protocol::order::{Instruction, Order};
+use crate::platform::{InterruptFailed, arch::Context, spot::Why};
+use crate::protocol::order::{Act, Instruction, Order};
 
 struct Cell {
     taken: AtomicBool,
@@ -47,7 +47,11 @@ pub(super) fn nudged(address: usize, context: &mut Context<'_>) -> bool {
         return false;
     }
     if cell.os_tid.load(Ordering::Acquire) == nudge::os_tid() {
-        if handler::fail(&cell.order, context) {
+        if cell
+            .order
+            .take()
+            .is_some_and(|wanted| handler::fail(&wanted, context))
+        {
             cell.failed.store(true, Ordering::Relaxed);
         }
         cell.heard.fetch_add(1, Ordering::Release);
@@ -119,6 +123,34 @@ fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
     }
 }
 
+/// Orders the frames above the blocked call in `looked` to be unwound.
+///
+/// # Errors
+/// The place and the reason if that must not be.
+pub(crate) fn arm_unwind(order: &Order, looked: probe::Probe) -> Result<(), (usize, Why)> {
+    match looked {
+        probe::Probe::Blocked(call) if [libc::SYS_futex, libc::SYS_futex_waitv].contains(&call.number) => {
+            Err((call.pc as usize, Why::Futex))
+        }
+        probe::Probe::Blocked(call) => {
+            // Not armed while the handler reads one: the next attempt will do it.
+            let _armed = order.arm(&Instruction {
+                args: call.args,
+                sp: call.sp,
+                pc: call.pc,
+                act: Act::Unwind,
+            });
+            Ok(())
+        }
+        _ => Err((0, Why::Unseen)),
+    }
+}
+
+/// Orders the region to be left from wherever the thread is in it.
+pub(crate) fn arm_abandon(order: &Order) {
+    let _armed = order.arm(&Instruction::blind(Act::Abandon));
+}
+
 /// Writes the order that ends the call seen in `looked`; `again` if it was ended once and the thread makes it anew.
 /// `Ok(false)` if there is none to end now.
 pub(crate) fn arm(order: &Order, looked: probe::Probe, again: bool) -> Result<bool, InterruptFailed> {
@@ -133,8 +165,7 @@ pub(crate) fn arm(order: &Order, looked: probe::Probe, again: bool) -> Result<bo
                 args: call.args,
                 sp: call.sp,
                 pc: call.pc,
-                result: result as i64,
-                exact: true,
+                act: Act::Replace(result as i64),
             },
             None => {
                 return Err(InterruptFailed::Never {
@@ -142,13 +173,7 @@ pub(crate) fn arm(order: &Order, looked: probe::Probe, again: bool) -> Result<bo
                 });
             }
         },
-        probe::Probe::Unreadable => Instruction {
-            args: [0; 6],
-            sp: 0,
-            pc: 0,
-            result: 0,
-            exact: false,
-        },
+        probe::Probe::Unreadable => Instruction::blind(Act::Decode),
         _ => return Ok(false),
     };
     Ok(order.arm(&instruction))

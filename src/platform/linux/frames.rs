@@ -32,8 +32,8 @@ mod expression;
 #[cfg(test)]
 mod tests;
 
-use description::{Description, Small, bytes_of};
 pub(crate) use description::function_around;
+use description::{Description, Small, bytes_of};
 
 const WORD: u64 = size_of::<usize>() as u64;
 
@@ -121,10 +121,7 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
 
     fn step(&mut self) -> Result<Frame, Lost> {
         let pc = self.registers.pc().unwrap_or(0) as usize;
-        let sp = self
-            .registers
-            .get(dwarf::SP)
-            .ok_or(Lost::OffTheStack { pc })?;
+        let sp = self.registers.get(dwarf::SP).ok_or(Lost::OffTheStack { pc })?;
         let place = if self.exact { pc } else { pc.wrapping_sub(1) };
         let image = (self.find)(place).filter(|image| image.has_code(place));
         let image = image.ok_or(Lost::NoImage { pc })?;

@@ -29,7 +29,7 @@ use once_cell::race::OnceBox;
 
 use super::direct;
 use crate::platform::{Spot, arch::Context};
-use crate::protocol::order::Order;
+use crate::protocol::order::{Act, Instruction};
 use crate::protocol::record::Record;
 use crate::protocol::word::{Kind, Level, Region};
 
@@ -207,15 +207,27 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
             Spot::Outside => outlast(record, signal, context),
         },
         Kind::Foreign if region.level() == Level::Uninterruptible => {}
-        Kind::Foreign if context.before_call() => skip(record, region, context),
-        Kind::Foreign => {
-            if region.has(Region::FAIL) && fail(&record.order, context) {
-                record.note_rung(RUNG_FAIL);
-            } else if context.after_interrupted_call() {
-                record.note_rung(RUNG_NUDGE);
-            }
-        }
+        Kind::Foreign => obey(record, region, context),
         Kind::Running | Kind::Waiting => {}
+    }
+}
+
+/// What an order says, or what a nudge alone does to a foreign call.
+fn obey(record: &'static Record, region: Region, context: &mut Context<'_>) {
+    let order = record.order.take();
+    #[cfg(throwto_forced)]
+    if let Some(wanted) = order
+        && matches!(wanted.act, Act::Unwind | Act::Abandon)
+        && region.has(Region::FORCED)
+    {
+        return super::forced::perform(record, region, &wanted, context);
+    }
+    if context.before_call() {
+        skip(record, region, context);
+    } else if region.has(Region::FAIL) && order.is_some_and(|wanted| fail(&wanted, context)) {
+        record.note_rung(RUNG_FAIL);
+    } else if context.after_interrupted_call() {
+        record.note_rung(RUNG_NUDGE);
     }
 }
 
@@ -251,31 +263,31 @@ fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }
 
-/// Replaces the result of the interrupted call if it is the one that `order` names. `true` if it was.
-pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
-    let Some(claim) = order.claim() else { return false };
-    let wanted = claim.instruction();
-    claim.finish();
-    if !context.after_interrupted_call() {
-        return false;
-    }
-    let result = if wanted.exact {
-        let same = context.pc() as u64 == wanted.pc
-            && context.sp() == wanted.sp
-            && context.syscall_args() == wanted.args;
-        if !same {
-            return false;
+/// Replaces the result of the interrupted call if it is the one that is `wanted`. `true` if it was.
+pub(super) fn fail(wanted: &Instruction, context: &mut Context<'_>) -> bool {
+    let result = match wanted.act {
+        Act::Replace(result) => is_the_call(wanted, context).then_some(result),
+        Act::Decode if context.after_interrupted_call() => {
+            let number = context.syscall_number();
+            number.and_then(|n| {
+                let substitute = super::substitute::substitute_call(n, context.syscall_args());
+                substitute.value().map(|result| result as i64)
+            })
         }
-        wanted.result
-    } else {
-        let number = context.syscall_number();
-        match number.and_then(|n| super::substitute::substitute_call(n, context.syscall_args()).value()) {
-            Some(result) => result as i64,
-            None => return false,
-        }
+        _ => None,
     };
-    context.replace_result(result);
-    true
+    if let Some(result) = result {
+        context.replace_result(result);
+    }
+    result.is_some()
+}
+
+/// Whether the thread stands right behind the very call that the order's giver has seen, which was interrupted.
+pub(super) fn is_the_call(wanted: &Instruction, context: &Context<'_>) -> bool {
+    context.after_interrupted_call()
+        && context.pc() as u64 == wanted.pc
+        && context.sp() == wanted.sp
+        && context.syscall_args() == wanted.args
 }
 
 /// H3.

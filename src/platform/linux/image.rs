@@ -91,6 +91,13 @@ impl Image {
         Self::containing(dynamic?)
     }
 
+    /// Never unloads the library of this name, which is loaded.
+    pub(crate) fn keep(name: &CStr) {
+        let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+        // SAFETY: a string with its end; NOLOAD runs no constructor. The handle is not closed, on purpose.
+        unsafe { libc::dlopen(name.as_ptr(), flags) };
+    }
+
     /// From the first byte of its segments to behind the last.
     pub(crate) fn range(&self) -> Range<usize> {
         self.start..self.end
@@ -117,8 +124,7 @@ impl Image {
 
     /// Whether `pc` lies in code of this image.
     pub(crate) fn has_code(&self, pc: usize) -> bool {
-        self.segment(pc)
-            .is_some_and(|(flags, _)| flags & libc::PF_X != 0)
+        self.segment(pc).is_some_and(|(flags, _)| flags & libc::PF_X != 0)
     }
 
     /// The code that holds `pc`: one segment.
@@ -151,10 +157,7 @@ impl Image {
 
     /// Its `.eh_frame_hdr`: address, and the bytes from there to the end of the segment.
     pub(crate) fn frame_index(&self) -> Option<(usize, &'static [u8])> {
-        let header = self
-            .headers
-            .iter()
-            .find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?;
+        let header = self.headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?;
         let address = self.bias.wrapping_add(header.p_vaddr as usize);
         Some((address, self.bytes_from(address)?))
     }
@@ -187,8 +190,17 @@ impl Image {
 
     /// The address of `symbol` if this image defines it, whether or not the rest of the program can see it.
     pub(crate) fn defines(&self, symbol: &CStr) -> Option<usize> {
-        let name = CString::new(if self.is_program() { String::new() } else { self.name() }).ok()?;
-        let name = if name.is_empty() { std::ptr::null() } else { name.as_ptr() };
+        let name = CString::new(if self.is_program() {
+            String::new()
+        } else {
+            self.name()
+        })
+        .ok()?;
+        let name = if name.is_empty() {
+            std::ptr::null()
+        } else {
+            name.as_ptr()
+        };
         // SAFETY: null (the program) or a string with its end; NOLOAD runs no constructor.
         let handle = unsafe { libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
         if handle.is_null() {

@@ -7,21 +7,25 @@
 pub(crate) mod blocked;
 pub(crate) mod calls;
 pub(crate) mod direct;
+#[cfg(throwto_forced)]
+pub(crate) mod forced;
 pub(crate) mod fork;
-#[allow(dead_code, reason = "the forced rungs are built on it")]
+#[cfg(throwto_forced)]
 pub(crate) mod frames;
 pub(crate) mod futex;
 pub(crate) mod handler;
-#[allow(dead_code, reason = "the forced rungs are built on it")]
+#[cfg(throwto_forced)]
 pub(crate) mod image;
-#[allow(dead_code, reason = "the forced rungs are built on it")]
+#[cfg(throwto_forced)]
 pub(crate) mod lsda;
 pub(crate) mod membarrier;
+#[cfg(throwto_forced)]
+pub(crate) mod module;
 pub(crate) mod nudge;
 pub(crate) mod poll;
 pub(crate) mod probe;
 pub(crate) mod sockaddr;
 pub(crate) mod socket_calls;
 pub(crate) mod substitute;
-#[allow(dead_code, reason = "the forced rungs are built on it")]
+#[cfg(throwto_forced)]
 pub(crate) mod symbols;

@@ -16,9 +16,9 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
+use object::NativeEndian;
 use object::elf::{FileHeader64, SHN_UNDEF, SHT_SYMTAB, STT_FUNC, Sym64};
 use object::read::elf::{FileHeader, Sym, SymbolTable};
-use object::NativeEndian;
 use once_cell::race::OnceBox;
 
 use super::frames::function_around;
@@ -191,7 +191,9 @@ fn is_rust(symbol: &[u8]) -> bool {
 fn has_legacy_hash(symbol: &[u8]) -> bool {
     const HASH: usize = "17h0123456789abcdefE".len();
     let is_hash = |part: &[u8]| {
-        part.starts_with(b"17h") && part.ends_with(b"E") && part[3..HASH - 1].iter().all(u8::is_ascii_hexdigit)
+        part.starts_with(b"17h")
+            && part.ends_with(b"E")
+            && part[3..HASH - 1].iter().all(u8::is_ascii_hexdigit)
     };
     let Some(tail) = symbol.len().checked_sub(HASH) else {
         return false;

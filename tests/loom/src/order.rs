@@ -1,4 +1,4 @@
-//! The fail order: the handler never reads a torn instruction.
+//! The order: the handler never reads a torn instruction.
 //!
 //! Owns: the model of `protocol::order`; the handler is a thread here.
 //!
@@ -7,7 +7,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use crate::protocol::order::{Instruction, Order};
+use crate::protocol::order::{Act, Instruction, Order};
 use crate::stage::model;
 
 fn instruction(all: u64) -> Instruction {
@@ -15,8 +15,11 @@ fn instruction(all: u64) -> Instruction {
         args: [all; 6],
         sp: all,
         pc: all,
-        result: all as i64,
-        exact: all == 1,
+        act: if all == 1 {
+            Act::Replace(1)
+        } else {
+            Act::Abandon
+        },
     }
 }
 

@@ -137,7 +137,10 @@ pub(crate) fn function_around(image: &Image, pc: usize) -> Option<Range<usize>> 
 }
 
 /// Reads as many bytes as are there.
-pub(super) fn bytes_of(section: &EhFrame<Bytes>, expression: gimli::UnwindExpression<usize>) -> Option<Bytes> {
+pub(super) fn bytes_of(
+    section: &EhFrame<Bytes>,
+    expression: gimli::UnwindExpression<usize>,
+) -> Option<Bytes> {
     let mut bytes = *gimli::Section::reader(section);
     bytes.skip(expression.offset).ok()?;
     bytes.split(expression.length).ok()

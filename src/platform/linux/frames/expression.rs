@@ -53,9 +53,9 @@ pub(super) fn value(
     let mut operations = Expression(expression).operations(ENCODING);
     while let Some(operation) = operations.next().ok()? {
         let result = match operation {
-            Operation::RegisterOffset {
-                register, offset, ..
-            } => registers.get(register.0)?.wrapping_add_signed(offset),
+            Operation::RegisterOffset { register, offset, .. } => {
+                registers.get(register.0)?.wrapping_add_signed(offset)
+            }
             Operation::Deref {
                 size: 8,
                 space: false,

@@ -292,7 +292,9 @@ fn every_instruction_of_every_shape_of_frame_is_walked() {
             let mut job = |registers: Registers| {
                 let pc = registers.pc().unwrap() as usize;
                 if !rust.contains(pc) {
-                    walks.entry(pc).or_insert_with(|| same_as_the_reference(registers, end, form));
+                    walks
+                        .entry(pc)
+                        .or_insert_with(|| same_as_the_reference(registers, end, form));
                 }
             };
             stage.perform(&mut job, || {
@@ -307,7 +309,11 @@ fn every_instruction_of_every_shape_of_frame_is_walked() {
         let mut lost = Vec::new();
         for (pc, walk) in &walks {
             match walk {
-                Ok(walk) => assert!(deepest.ends_with(walk), "{form}, at {}: frames were skipped", symbols::name(*pc)),
+                Ok(walk) => assert!(
+                    deepest.ends_with(walk),
+                    "{form}, at {}: frames were skipped",
+                    symbols::name(*pc)
+                ),
                 Err(why) => lost.push((symbols::name(*pc), why)),
             }
         }
@@ -328,7 +334,12 @@ struct Noted {
 fn a_walk_allocates_nothing() {
     let mut stage = Stage::set();
     let (_, frames) = FORMS[2];
-    let mut noted = Noted { walks: 0, frames: 0, allocations: 0, took: Duration::ZERO };
+    let mut noted = Noted {
+        walks: 0,
+        frames: 0,
+        allocations: 0,
+        took: Duration::ZERO,
+    };
     let mut stacks = [0; 2];
     for (walks, stack) in [0, 1].into_iter().zip(&mut stacks) {
         noted = in_the_loop(&stage, frames, walks);
@@ -336,7 +347,12 @@ fn a_walk_allocates_nothing() {
         *stack = stage.used();
     }
     assert!(noted.walks == 1 && noted.frames > DEPTH);
-    println!("{} frames, {} bytes of stack for the signal, {} for the walk", noted.frames, stacks[0], stacks[1] - stacks[0]);
+    println!(
+        "{} frames, {} bytes of stack for the signal, {} for the walk",
+        noted.frames,
+        stacks[0],
+        stacks[1] - stacks[0]
+    );
     let timed = in_the_loop(&stage, frames, 2000);
     println!("{:?} per frame", timed.took / timed.frames as u32);
 }
@@ -345,7 +361,12 @@ fn a_walk_allocates_nothing() {
 #[inline(never)]
 fn in_the_loop(stage: &Stage, frames: Frames, walks: usize) -> Noted {
     let watch = Watch::default();
-    let mut noted = Noted { walks, frames: 0, allocations: 0, took: Duration::ZERO };
+    let mut noted = Noted {
+        walks,
+        frames: 0,
+        allocations: 0,
+        took: Duration::ZERO,
+    };
     with_end(|end| {
         let mut job = |registers: Registers| {
             let before = ALLOCATIONS.get();
@@ -378,7 +399,10 @@ fn in_c(frames: Frames, watch: &Watch) {
                 std::thread::yield_now();
             }
             // SAFETY: the thread is the scope's parent, which waits for this one.
-            assert_eq!(unsafe { libc::pthread_kill(me as libc::pthread_t, libc::SIGUSR1) }, 0);
+            assert_eq!(
+                unsafe { libc::pthread_kill(me as libc::pthread_t, libc::SIGUSR1) },
+                0
+            );
         });
         // SAFETY: the fixture reads and writes `watch` only.
         unsafe { frames(watch, 3) };
@@ -406,14 +430,25 @@ fn a_broken_stack_is_lost_not_followed() {
             let first = frames[0].cfa - WORD;
             let place = ((first - sp) / WORD) as usize;
             let intact = copy[place];
-            for wrong in [0, 1, 7, sp, u64::MAX, intact ^ (1 << 46), (&raw const watch) as u64] {
+            for wrong in [
+                0,
+                1,
+                7,
+                sp,
+                u64::MAX,
+                intact ^ (1 << 46),
+                (&raw const watch) as u64,
+            ] {
                 copy[place] = wrong;
                 let range = copy.as_ptr_range();
                 // SAFETY: 1. the copy. 2. nothing is unloaded.
-                let mut walk =
-                    unsafe { Walk::new(at_copy, range.start as u64..range.end as u64, find_now) };
+                let mut walk = unsafe { Walk::new(at_copy, range.start as u64..range.end as u64, find_now) };
                 let first = walk.next().map(|frame| frame.pc as u64);
-                ends.push((first == Ok(registers.pc().unwrap()), wrong, walk.next().map(|_| ())));
+                ends.push((
+                    first == Ok(registers.pc().unwrap()),
+                    wrong,
+                    walk.next().map(|_| ()),
+                ));
                 assert_eq!(walk.next().err(), ends.last().unwrap().2.err(), "lost stays lost");
             }
             watch.stop.store(1, Ordering::Relaxed);
@@ -449,8 +484,15 @@ fn a_stack_that_is_cut_off_is_not_read_beyond() {
     });
     assert_eq!(reached.first().unwrap().0, 0);
     assert!(reached.last().unwrap().0 > DEPTH);
-    assert!(reached.is_sorted_by_key(|(frames, _)| *frames), "more stack, no fewer frames");
-    assert!(reached.iter().all(|(_, lost)| matches!(lost, Lost::OffTheStack { .. })));
+    assert!(
+        reached.is_sorted_by_key(|(frames, _)| *frames),
+        "more stack, no fewer frames"
+    );
+    assert!(
+        reached
+            .iter()
+            .all(|(_, lost)| matches!(lost, Lost::OffTheStack { .. }))
+    );
 }
 
 #[test]
@@ -472,8 +514,14 @@ fn what_awaits_an_exception_is_read_from_the_tables() {
             let mut job = |registers: Registers| {
                 let (frames, _) = walked(registers, end);
                 let own = place as usize;
-                let frame = frames.iter().find(|frame| frame.function.start == own).expect(name);
-                seen = Some((landing(frame), frame.personality.and_then(|p| personalities.of(p))));
+                let frame = frames
+                    .iter()
+                    .find(|frame| frame.function.start == own)
+                    .expect(name);
+                seen = Some((
+                    landing(frame),
+                    frame.personality.and_then(|p| personalities.of(p)),
+                ));
             };
             stage.perform(&mut job, || {
                 // SAFETY: `visit` takes any argument.
@@ -494,23 +542,44 @@ fn both_ways_to_find_an_image_agree() {
     let here = both_ways_to_find_an_image_agree as *const () as usize;
     let images = Image::all();
     let kinds: Vec<Kind> = images.iter().map(|(_, kind)| *kind).collect();
-    for kind in [Kind::Executable, Kind::Libc, Kind::Loader, Kind::Unwinder, Kind::Vdso, Kind::CxxRuntime] {
-        assert_eq!(kinds.iter().filter(|k| **k == kind).count(), 1, "{kind:?} of {kinds:?}");
+    for kind in [
+        Kind::Executable,
+        Kind::Libc,
+        Kind::Loader,
+        Kind::Unwinder,
+        Kind::Vdso,
+        Kind::CxxRuntime,
+    ] {
+        assert_eq!(
+            kinds.iter().filter(|k| **k == kind).count(),
+            1,
+            "{kind:?} of {kinds:?}"
+        );
     }
     for (image, kind) in &images {
         let name = image.name();
-        let code = (image.range()).step_by(4096).find(|pc| image.has_code(*pc)).expect("some code");
+        let code = (image.range())
+            .step_by(4096)
+            .find(|pc| image.has_code(*pc))
+            .expect("some code");
         let now = find_now(code).unwrap_or_else(|| panic!("{name} by _dl_find_object"));
         assert_eq!(now.range(), image.range(), "{name}");
         assert_eq!(now.bias(), image.bias(), "{name}");
-        assert_eq!(now.frame_index().map(|i| i.0), image.frame_index().map(|i| i.0), "{name}");
+        assert_eq!(
+            now.frame_index().map(|i| i.0),
+            image.frame_index().map(|i| i.0),
+            "{name}"
+        );
         assert_eq!(Image::containing(code), Some(*image), "{name}");
         if *kind != Kind::Executable {
             assert_eq!(Image::loaded(&name), Some(*image), "{name}");
         }
     }
     assert_eq!(Image::containing(here), Image::program());
-    assert_eq!(Image::loaded("libc.so.6").map(|image| image.kind()), Some(Kind::Libc));
+    assert_eq!(
+        Image::loaded("libc.so.6").map(|image| image.kind()),
+        Some(Kind::Libc)
+    );
     assert_eq!(Image::loaded("libno_such_thing.so"), None);
     for nowhere in [0, 4096, (&raw const images) as usize, usize::MAX] {
         assert_eq!(find_now(nowhere), None);
@@ -522,19 +591,36 @@ fn both_ways_to_find_an_image_agree() {
 fn rust_is_told_from_c_by_its_symbols() {
     let began = Instant::now();
     let rust = symbols::rust_text();
-    println!("{:?} for {} bytes", began.elapsed(), std::fs::metadata("/proc/self/exe").unwrap().len());
+    println!(
+        "{:?} for {} bytes",
+        began.elapsed(),
+        std::fs::metadata("/proc/self/exe").unwrap().len()
+    );
     assert!(rust.known);
     let own = rust_is_told_from_c_by_its_symbols as *const () as usize;
     assert!(rust.contains(own));
     let end = symbols::function_end(own).unwrap();
     assert!(end > own && rust.contains(end - 1));
-    assert!(symbols::rust_inside(own..end).unwrap().contains("rust_is_told_from_c"));
-    assert!(symbols::name(own + 1).starts_with("throwto::platform::linux::frames::tests::rust_is_told_from_c_by_its_symbols+0x1 in throwto-"));
+    assert!(
+        symbols::rust_inside(own..end)
+            .unwrap()
+            .contains("rust_is_told_from_c")
+    );
+    assert!(symbols::name(own + 1).starts_with(
+        "throwto::platform::linux::frames::tests::rust_is_told_from_c_by_its_symbols+0x1 in throwto-"
+    ));
     for (form, frames) in FORMS {
         let start = frames as *const () as usize;
         assert!(!rust.contains(start), "{form}");
-        assert_eq!(symbols::rust_inside(start..symbols::function_end(start).unwrap()), None, "{form}");
-        assert!(symbols::name(start).starts_with(&format!("throwto_frames_{form} in ")), "{form}");
+        assert_eq!(
+            symbols::rust_inside(start..symbols::function_end(start).unwrap()),
+            None,
+            "{form}"
+        );
+        assert!(
+            symbols::name(start).starts_with(&format!("throwto_frames_{form} in ")),
+            "{form}"
+        );
     }
     assert!(symbols::name(libc::getpid as *const () as usize).ends_with("getpid in libc.so.6"));
     assert_eq!(symbols::name(8), "0x8 in no image");

@@ -1,0 +1,228 @@
+//! [`Call`]: a foreign call with a label and the rungs it allows.
+//!
+//! Owns: the builder, [`Call::run`] and [`Call::try_run`], telling an interrupted call from a failed one. Leaves to the
+//! module above the regions, to `forced` the runs that may be left by force.
+//!
+//! **Signal context:** no.
+
+use std::cell::UnsafeCell;
+use std::time::Duration;
+
+use super::{CallError, Frame, Hook, Module, is_poisoned, run_inside};
+use crate::current;
+use crate::platform::module as image;
+use crate::protocol::ladder::Times;
+use crate::protocol::record::Owner;
+use crate::protocol::word::{Kind, Region};
+use crate::raised::Raised;
+use crate::region::Inside;
+use crate::runtime;
+use crate::safepoint::{Moment, take};
+
+/// A foreign call with a label and the rungs it allows. Built once, it may be run many times.
+///
+/// The nudge is always allowed. Rungs are climbed in the order nudge, fail, hook: the nudge at once, the others by the
+/// driver within about a millisecond, then all again after 1, 2, 4 .. 50 ms until the call returns, the exception is
+/// revoked or the region ends. The two forced rungs, unwind and abandon, follow at times of your choosing, in
+/// [`run_forced`](Call::run_forced) only.
+///
+/// ```
+/// use throwto::foreign::Call;
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let worker = throwto::thread::spawn(move || {
+///     Call::new("accept").fail_syscalls().try_run(|| listener.accept()).map(drop)
+/// });
+/// worker.raise(throwto::Stop)?;
+/// let error = worker.join()?.unwrap_err();
+/// assert!(matches!(error, throwto::foreign::CallError::Raised(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Call<'a> {
+    pub(super) label: &'static str,
+    pub(super) hook: Option<Hook<'a>>,
+    pub(super) fail: bool,
+    pub(super) times: Times,
+    pub(super) modules: Vec<image::Module>,
+}
+
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            label,
+            hook,
+            fail,
+            times,
+            modules,
+        } = self;
+        f.debug_struct("Call")
+            .field("label", label)
+            .field("hook", &hook.is_some())
+            .field("fail", fail)
+            .field("unwind_after", &times.unwind)
+            .field("abandon_after", &times.abandon)
+            .field("modules", &modules.len())
+            .finish()
+    }
+}
+
+impl<'a> Call<'a> {
+    /// A call that [`threads`](crate::threads) shows under `label`.
+    pub const fn new(label: &'static str) -> Self {
+        Self {
+            label,
+            hook: None,
+            fail: false,
+            times: Times {
+                unwind: None,
+                abandon: None,
+            },
+            modules: Vec::new(),
+        }
+    }
+
+    /// Lets the driver run `hook` to make the library return, `sqlite3_interrupt` for one.
+    ///
+    /// It runs on the driver's thread, while the call is going on and never after it has ended: leaving the region
+    /// waits for a hook that is running. It may run more than once, must be quick, must not wait for the target, and a
+    /// panic in it is reported and counted ([`stats`](crate::stats)), then the ladder goes on.
+    #[must_use]
+    pub fn unblock(mut self, hook: impl FnMut() + Send + 'a) -> Self {
+        self.hook = Some(UnsafeCell::new(Box::new(hook)));
+        self
+    }
+
+    /// Allows the rung *fail*: a system call that the foreign code is blocked in returns `ECANCELED` (or "timed out",
+    /// for sleeps and polls) instead of EINTR, which ends code that retries EINTR for ever, std included.
+    ///
+    /// `docs/limitations.md` has the table. Waits on a futex, `close` and unknown calls are never touched.
+    #[must_use]
+    pub fn fail_syscalls(mut self) -> Self {
+        self.fail = true;
+        self
+    }
+
+    /// Allows the rung *unwind*, this long after the driver has first looked at the thread that was raised into.
+    ///
+    /// From a blocked system call the frames of foreign code are unwound by force, as `pthread_exit` does it: C++ destructors
+    /// and cleanup attributes run. Acts in [`run_forced`](Self::run_forced) and
+    /// [`try_run_forced`](Self::try_run_forced) only.
+    #[must_use]
+    pub const fn unwind_after(mut self, after: Duration) -> Self {
+        self.times.unwind = Some(after);
+        self
+    }
+
+    /// Allows the rung *abandon*, this long after the driver has first looked at the thread that was raised into.
+    ///
+    /// The thread leaves the call wherever it is, if that is in the modules that are [allowed](Self::allow): no cleanup
+    /// runs. Afterwards the label is poisoned. Acts in [`run_forced`](Self::run_forced) and
+    /// [`try_run_forced`](Self::try_run_forced) only.
+    #[must_use]
+    pub const fn abandon_after(mut self, after: Duration) -> Self {
+        self.times.abandon = Some(after);
+        self
+    }
+
+    /// Names code that the call may be abandoned in. May be called several times.
+    #[must_use]
+    pub fn allow(mut self, module: &Module) -> Self {
+        self.modules.push(module.0);
+        self
+    }
+
+    /// Runs `f` in the region.
+    ///
+    /// # Errors
+    /// The exception, if one was pending before: then `f` did not run. A result is never thrown away.
+    #[inline]
+    #[track_caller]
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> Result<T, Raised> {
+        let Some(owner) = current::owner() else {
+            return Ok(f());
+        };
+        let frame = Frame {
+            escape: None,
+            label: self.label,
+            hook: self.hook.as_ref(),
+            times: Times::default(),
+        };
+        let pointer = (&raw const frame).cast_mut().cast();
+        let inside = Inside::enter(owner, Kind::Foreign, self.ladder(), pointer, runtime::fences());
+        run_inside(owner, inside, f)
+    }
+
+    /// The bits of the rungs that harm nobody.
+    #[inline(always)]
+    pub(super) fn ladder(&self) -> u64 {
+        let mut ladder = Region::FRAMED;
+        if self.fail {
+            ladder |= Region::FAIL;
+        }
+        if self.hook.is_some() {
+            ladder |= Region::HOOK;
+        }
+        ladder
+    }
+
+    /// Runs `f` in the region and tells an interrupted call from a failed one.
+    ///
+    /// A good result is kept, whatever is pending. An error becomes [`CallError::Raised`] only if we interrupted the
+    /// call: a signal, a hook or a callback that polled [`pending`](crate::pending) has acted in this region and the
+    /// exception can be delivered. Every other error is [`CallError::Failed`], and an exception stays pending.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    #[inline]
+    #[track_caller]
+    pub fn try_run<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+        if is_poisoned(self.label) {
+            return Err(CallError::Poisoned { label: self.label });
+        }
+        let Some(owner) = current::owner() else {
+            return f().map_err(CallError::Failed);
+        };
+        let acted = Acted::begin(owner);
+        match self.run(f) {
+            Err(raised) => Err(CallError::Raised(raised)),
+            Ok(result) => acted.judge(result),
+        }
+    }
+}
+
+/// Tells whether anything has acted in a region.
+pub(super) struct Acted {
+    owner: Owner,
+    heard: u32,
+    /// What has acted before this region, for an outer one or under a mask, has not made the call fail.
+    before: u32,
+}
+
+impl Acted {
+    #[inline(always)]
+    pub(super) fn begin(owner: Owner) -> Self {
+        let record = owner.record();
+        Self {
+            owner,
+            heard: record.heard(),
+            before: if record.rung() == 0 { 0 } else { record.take_rung() },
+        }
+    }
+
+    /// A good result is kept; an error that comes of our acting is the exception.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) fn judge<T, E>(self, result: Result<T, E>) -> Result<T, CallError<E>> {
+        match result {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                let record = self.owner.record();
+                let acted = record.heard() != self.heard || record.rung() != 0;
+                record.note_rung(self.before);
+                match acted.then(|| take(self.owner, Moment::Blocking)).flatten() {
+                    Some(raised) => Err(CallError::Raised(raised)),
+                    None => Err(CallError::Failed(error)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Calls that may be left by force: the rungs *unwind* and *abandon*.
+//!
+//! Owns: the runs that allow them, the checks before, what becomes of the exception after; poison. Leaves to the platform
+//! the trampoline and the proof that a spot is safe, to `protocol::ladder` when a rung is due.
+//!
+//! **Signal context:** no. What is between the trampoline and the foreign code, [`shim`] and the closure, may be dropped by
+//! the handler or the stop function: it owns nothing that must not be leaked.
+
+#![allow(unsafe_code)]
+
+use std::mem::{ManuallyDrop, MaybeUninit};
+
+use super::call::Acted;
+use super::{Call, CallError, Frame, LeftCall, raised_before};
+use crate::current;
+use crate::exception::Interrupted;
+use crate::platform::forced::{self, Ended, Escape, Facts};
+use crate::protocol::poison::Poison;
+use crate::protocol::record::Owner;
+use crate::protocol::word::{Kind, Region};
+use crate::raised::Raised;
+use crate::region::Inside;
+use crate::runtime;
+use crate::safepoint::{ABANDONED, Moment, UNWOUND, take};
+
+static POISON: Poison = Poison::new();
+
+/// Whether a call with this label was abandoned, and nobody has [cleared](clear_poison) that.
+///
+/// ```
+/// assert!(!throwto::foreign::is_poisoned("sqlite3_step"));
+/// ```
+#[inline(always)]
+pub fn is_poisoned(label: &str) -> bool {
+    POISON.has(label)
+}
+
+/// Says that the library behind `label` has been set up anew, or does not mind having been left in the middle of a call.
+/// `false` if it was not poisoned.
+///
+/// ```
+/// assert!(!throwto::foreign::clear_poison("sqlite3_step"));
+/// ```
+pub fn clear_poison(label: &str) -> bool {
+    POISON.remove(label)
+}
+
+/// Keeps everybody out of the poisoned labels while the process forks.
+pub(crate) fn hold_for_fork() -> std::sync::MutexGuard<'static, Vec<&'static str>> {
+    POISON.hold()
+}
+
+/// Runs `f`, a callback of a foreign call into Rust, so that neither forced rung acts inside it. The other rungs do.
+///
+/// A callback that is not guarded is not abandoned either as long as its Rust frames are known for what they are: by
+/// the program's symbols (see `docs/limitations.md` about stripped programs). The guard costs two stores.
+///
+/// ```
+/// extern "C" fn progress(done: u32) -> u32 {
+///     throwto::foreign::no_abandon(|| done + 1)
+/// }
+/// assert_eq!(progress(1), 2);
+/// ```
+pub fn no_abandon<T>(f: impl FnOnce() -> T) -> T {
+    struct Guard(Owner, Region);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.allow(self.1);
+        }
+    }
+    let _guard = current::owner().map(|owner| Guard(owner, owner.forbid(Region::FORCED)));
+    f()
+}
+
+/// The closure and the place for its result, as the trampoline's callee finds them.
+struct Job<F, T> {
+    f: ManuallyDrop<F>,
+    result: MaybeUninit<T>,
+}
+
+/// # Safety
+/// `job` points to a `Job<F, T>` whose closure has not been taken.
+unsafe extern "C-unwind" fn shim<F: FnOnce() -> T, T>(job: *mut ()) {
+    // SAFETY: by contract.
+    let job = unsafe { &mut *job.cast::<Job<F, T>>() };
+    // SAFETY: by contract not taken before, and nobody takes it after.
+    let f = unsafe { ManuallyDrop::take(&mut job.f) };
+    job.result.write(f());
+}
+
+impl Call<'_> {
+    /// Runs `f` in the region, with every rung that the call allows, the forced ones too.
+    ///
+    /// # Errors
+    /// [`CallError::Raised`] if an exception was pending before (then `f` did not run), or if the call was left by force:
+    /// [`Raised::rung`](crate::Raised::rung) and [`Raised::left`](crate::Raised::left) tell. Should that exception be revoked while the
+    /// thread is being brought out, [`Interrupted`] stands for it. [`CallError::Poisoned`],
+    /// [`CallError::Unsupported`] and [`CallError::NoModule`] come before the call is made. A result is never thrown away.
+    ///
+    /// # Safety
+    /// 1. Between `f` and wherever the thread may be found there are only frames that may be dropped ("plain old frames",
+    ///    RFC 2945): foreign code, and of Rust only `f` itself and functions it calls on the way, which at that time own
+    ///    nothing with a destructor that must run. What `f` has moved into itself is leaked.
+    /// 2. With [`abandon_after`](Self::abandon_after): the code of the allowed modules may stop between any two instructions and
+    ///    never go on. What it leaves half done is yours to discard: the label is poisoned until you say so.
+    /// 3. With [`unwind_after`](Self::unwind_after): the foreign code bears being unwound from a blocking call as it would
+    ///    bear `pthread_exit` there.
+    /// 4. Callbacks into Rust that have unmangled names (`#[no_mangle]`) are guarded with [`no_abandon`].
+    ///
+    /// ```
+    /// use throwto::foreign::{Call, CallError};
+    /// use std::time::Duration;
+    /// let call = Call::new("strlen").unwind_after(Duration::from_millis(50));
+    /// // SAFETY: one function of the C library, which calls nobody.
+    /// let length = unsafe { call.run_forced(|| c"text".count_bytes()) };
+    /// assert!(matches!(length, Ok(4) | Err(CallError::Unsupported { .. })));
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub unsafe fn run_forced<T>(&self, f: impl FnOnce() -> T) -> Result<T, CallError> {
+        // SAFETY: by contract.
+        unsafe { self.force(f) }
+    }
+
+    /// As [`run_forced`](Self::run_forced), and tells an interrupted call from a failed one as
+    /// [`try_run`](Self::try_run) does.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    ///
+    /// # Safety
+    /// As [`run_forced`](Self::run_forced).
+    ///
+    /// ```
+    /// use throwto::foreign::{Call, CallError};
+    /// let call = Call::new("fails").fail_syscalls();
+    /// // SAFETY: no forced rung is allowed.
+    /// let error = unsafe { call.try_run_forced(|| Err::<(), _>("its own error")) }.unwrap_err();
+    /// assert!(matches!(error, CallError::Failed("its own error")));
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub unsafe fn try_run_forced<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+        let acted = current::owner().map(Acted::begin);
+        // SAFETY: by contract.
+        let result = unsafe { self.force(f) }?;
+        match acted {
+            Some(acted) => acted.judge(result),
+            None => result.map_err(CallError::Failed),
+        }
+    }
+
+    /// # Safety
+    /// As [`Call::run_forced`].
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn force<T, E, F: FnOnce() -> T>(&self, f: F) -> Result<T, CallError<E>> {
+        let facts = self.check()?;
+        let Some(owner) = current::owner() else {
+            return Ok(f());
+        };
+        let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
+        let escape = Escape::new(facts, &self.modules, shim);
+        let frame = Frame {
+            escape: Some(&escape),
+            label: self.label,
+            hook: self.hook.as_ref(),
+            times: self.times,
+        };
+        let pointer = (&raw const frame).cast_mut().cast();
+        let mut inside = Inside::enter(
+            owner,
+            Kind::Foreign,
+            self.forced_ladder(),
+            pointer,
+            runtime::fences(),
+        );
+        if inside.calls() {
+            inside = raised_before(owner, inside).map_err(CallError::Raised)?;
+        }
+        let mut job = Job {
+            f: ManuallyDrop::new(f),
+            result: MaybeUninit::<T>::uninit(),
+        };
+        // SAFETY: the shim gets the job it is made for, once; the frames are as the caller has promised.
+        let ended = unsafe { escape.call(shim, (&raw mut job).cast()) };
+        drop(inside);
+        match ended {
+            // SAFETY: the shim has returned, so it has written the result.
+            Ended::Returned => Ok(unsafe { job.result.assume_init() }),
+            Ended::Left(passed) => Err(CallError::Raised(
+                self.left(owner, LeftCall::of(self.label, passed)),
+            )),
+        }
+    }
+
+    /// What must be so before the call is made.
+    #[inline(always)]
+    fn check<E>(&self) -> Result<&'static Facts, CallError<E>> {
+        if is_poisoned(self.label) {
+            return Err(CallError::Poisoned { label: self.label });
+        }
+        let facts = forced::prepare().map_err(|capability| CallError::Unsupported { capability })?;
+        if self.times.unwind.is_some()
+            && let Some(capability) = facts.no_unwind()
+        {
+            return Err(CallError::Unsupported { capability });
+        }
+        if self.times.abandon.is_some() && self.modules.is_empty() {
+            return Err(CallError::NoModule { label: self.label });
+        }
+        Ok(facts)
+    }
+
+    /// A call that a destructor makes during a panic is not left by force: nothing could be raised after it.
+    #[inline(always)]
+    fn forced_ladder(&self) -> u64 {
+        let mut ladder = self.ladder();
+        if self.times.unwind.is_some() {
+            ladder |= Region::UNWIND;
+        }
+        if self.times.abandon.is_some() {
+            ladder |= Region::ABANDON;
+        }
+        if std::thread::panicking() {
+            ladder &= !Region::FORCED;
+        }
+        ladder
+    }
+
+    /// The call is gone: poison what it leaves, and raise what has ended it.
+    #[cold]
+    #[track_caller]
+    fn left(&self, owner: Owner, left: LeftCall) -> Raised {
+        let rung = match left.rung {
+            crate::Rung::Unwind => UNWOUND,
+            _ => {
+                POISON.add(self.label);
+                ABANDONED
+            }
+        };
+        owner.record().note_rung(rung);
+        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| Raised::here(Interrupted));
+        raised.having_left(left)
+    }
+}

@@ -1,0 +1,260 @@
+//! Leaving a region by force: what the handler does with the orders *unwind* and *abandon*.
+//!
+//! Owns: [`Escape`], the way out that a region keeps on its owner's stack; the two things the handler may do with it; what
+//! it leaves there for the driver to read. Leaves to [`proof`] whether the spot is safe, to [`unwind`] the
+//! unwinding itself, to `arch` the assembly, to the face the poison and the reports.
+//!
+//! **Signal context:** [`perform`] and what it calls, yes: no allocation, no lock, no thread-local. The rest no.
+//!
+//! ```text
+//!   region entered --(1) trampoline: anchor--> Calm --(2) handler, Act::Abandon--> Left
+//!                                               | ^
+//!                          (3) handler,         | | (5) `catch (...)` kept the exception: Swallowed
+//!                              Act::Unwind      v |
+//!                                            Unwinding --(4) stop function--> Left
+//! ```
+//!
+//! - I1. An `Escape` is written by its owner's thread alone: the trampoline, the handler, the stop function. The driver reads
+//!   the atomics under a look (I4 of `protocol::record`).
+//! - I2. The interrupted context is changed only after a proof that holds for that very context: the handler blocks every
+//!   signal from before the proof until it returns.
+//! - I3. While an unwinding is under way no other forced rung begins: destructors are ours to wait for.
+
+#![allow(unsafe_code)]
+
+mod proof;
+mod unwind;
+
+use std::cell::{Cell, UnsafeCell};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use super::module::Module;
+use crate::platform::arch::{self, Context};
+use crate::platform::spot::{Passed, Refused, Why};
+use crate::protocol::order::{Act, Instruction};
+use crate::protocol::record::Record;
+use crate::protocol::word::{Level, Region};
+
+pub(crate) use proof::{Facts, prepare};
+
+/// Rungs as the handler notes them in [`Record::rung`].
+pub(crate) const RUNG_UNWIND: u32 = 5;
+pub(crate) const RUNG_ABANDON: u32 = 6;
+
+const CALM: u32 = 0;
+const UNWINDING: u32 = 1;
+const SWALLOWED: u32 = 2;
+const LEFT: u32 = 3;
+
+/// The way out of a region.
+///
+/// The handler finds it through the first word of the region's frame.
+pub(crate) struct Escape<'a> {
+    /// The stack pointer in the trampoline; 0 until it is entered.
+    anchor: AtomicUsize,
+    state: AtomicU32,
+    /// The CFA of the outermost foreign frame: where an unwinding ends.
+    boundary: AtomicUsize,
+    facts: &'static Facts,
+    allowed: &'a [Module],
+    /// The function that the trampoline calls.
+    shim: usize,
+    stack: Stack,
+    refused_pc: AtomicUsize,
+    refused_why: AtomicU32,
+    refusals: AtomicU32,
+    left_pc: AtomicUsize,
+    left_frames: AtomicU32,
+    left_bytes: AtomicUsize,
+    exception: UnsafeCell<unwind::Exception>,
+}
+
+/// What the calling thread's stack is like.
+#[derive(Clone, Copy)]
+struct Stack {
+    low: usize,
+    alternate: (usize, usize, libc::c_int),
+}
+
+thread_local! {
+    static STACK: Cell<Option<Stack>> = const { Cell::new(None) };
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Returned,
+    Left(Passed),
+}
+
+impl<'a> Escape<'a> {
+    pub(crate) fn new(
+        facts: &'static Facts,
+        allowed: &'a [Module],
+        shim: unsafe extern "C-unwind" fn(*mut ()),
+    ) -> Self {
+        Self {
+            anchor: AtomicUsize::new(0),
+            state: AtomicU32::new(CALM),
+            boundary: AtomicUsize::new(0),
+            facts,
+            allowed,
+            shim: shim as *const () as usize,
+            stack: STACK.get().unwrap_or_else(look_at_stack),
+            refused_pc: AtomicUsize::new(0),
+            refused_why: AtomicU32::new(0),
+            refusals: AtomicU32::new(0),
+            left_pc: AtomicUsize::new(0),
+            left_frames: AtomicU32::new(0),
+            left_bytes: AtomicUsize::new(0),
+            exception: UnsafeCell::new(unwind::Exception::new()),
+        }
+    }
+
+    /// Calls the shim through the trampoline.
+    ///
+    /// # Safety
+    /// 1. The shim that was given to [`Escape::new`] may be called with `argument`.
+    /// 2. Between the shim and wherever an order finds the thread there are only frames that may be dropped: foreign frames,
+    ///    and Rust frames that own nothing.
+    #[inline(always)]
+    pub(crate) unsafe fn call(&self, shim: unsafe extern "C-unwind" fn(*mut ()), argument: *mut ()) -> Ended {
+        // SAFETY: 1; the anchor is ours to write; the handler leaves only with a proof (I2), past frames as in 2.
+        let left = unsafe { arch::enter(shim, argument, self.anchor.as_ptr()) };
+        if left { self.landed() } else { Ended::Returned }
+    }
+
+    #[cold]
+    fn landed(&self) -> Ended {
+        let unwound = self.state.swap(LEFT, Ordering::Relaxed) == UNWINDING;
+        if unwound {
+            unwind::tidy_up();
+        }
+        Ended::Left(Passed {
+            unwound,
+            pc: self.left_pc.load(Ordering::Relaxed),
+            frames: self.left_frames.load(Ordering::Relaxed),
+            bytes: self.left_bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    /// The last refusal in this region, and how many there were.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        let times = self.refusals.load(Ordering::Acquire);
+        (times > 0).then(|| Refused {
+            why: Why::unpacked(self.refused_why.load(Ordering::Relaxed)),
+            pc: self.refused_pc.load(Ordering::Relaxed),
+            times,
+        })
+    }
+
+    /// Also for the driver, under a look: then two refusals may be mixed up, which only a report can tell.
+    pub(crate) fn refuse(&self, why: Why, pc: usize) {
+        self.refused_why.store(why as u32, Ordering::Relaxed);
+        self.refused_pc.store(pc, Ordering::Relaxed);
+        // Pairs with the load in `refused`.
+        self.refusals.fetch_add(1, Ordering::Release);
+    }
+
+    fn pass(&self, pc: usize, sp: usize, passed: proof::Clear) {
+        let anchor = self.anchor.load(Ordering::Relaxed);
+        self.left_pc.store(pc, Ordering::Relaxed);
+        self.left_frames.store(passed.frames, Ordering::Relaxed);
+        self.left_bytes.store(anchor - sp, Ordering::Relaxed);
+        self.boundary.store(passed.boundary, Ordering::Relaxed);
+    }
+}
+
+/// Asks the system once per thread; the answers do not change while it lives, except by a call of its own.
+#[cold]
+fn look_at_stack() -> Stack {
+    // SAFETY: plain data.
+    let mut alternate: libc::stack_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a query that writes there.
+    unsafe { libc::sigaltstack(std::ptr::null(), &raw mut alternate) };
+    let stack = Stack {
+        low: lowest_of_stack(),
+        alternate: (alternate.ss_sp as usize, alternate.ss_size, alternate.ss_flags),
+    };
+    STACK.set(Some(stack));
+    stack
+}
+
+/// The lowest address of the calling thread's stack; the highest of all if the system does not tell, so that nothing lies on it.
+fn lowest_of_stack() -> usize {
+    // SAFETY: plain data that the next call fills.
+    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+    // SAFETY: asks about the calling thread.
+    let thread = unsafe { libc::pthread_self() };
+    // SAFETY: `attributes` is ours.
+    if unsafe { libc::pthread_getattr_np(thread, &raw mut attributes) } != 0 {
+        return usize::MAX;
+    }
+    let (mut low, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: filled above.
+    let answer = unsafe { libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut size) };
+    // SAFETY: filled above, and not used again.
+    unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
+    if answer == 0 { low as usize } else { usize::MAX }
+}
+
+/// Carries out a forced order on the interrupted thread, if its region allows it and the spot is proved safe.
+pub(super) fn perform(record: &Record, region: Region, wanted: &Instruction, context: &mut Context<'_>) {
+    let first_word = record.frame().cast::<*const Escape<'_>>();
+    // SAFETY: the region word that the caller has read has a forced bit, and every region that has one shows a frame whose
+    // first word is a pointer to its Escape or null. The frame may also be the outer region's, in the moment of leaving
+    // (step (d) of `protocol::record`) or of entering: as long-lived, and of the same make; or null.
+    let Some(place) = (unsafe { first_word.as_ref() }) else {
+        return;
+    };
+    // SAFETY: see above.
+    let Some(escape) = (unsafe { place.as_ref() }) else {
+        return;
+    };
+    let (pc, sp) = (context.pc(), context.sp() as usize);
+    let rung = match wanted.act {
+        Act::Unwind if region.has(Region::UNWIND) => RUNG_UNWIND,
+        Act::Abandon if region.has(Region::ABANDON) && region.level() == Level::Unmasked => RUNG_ABANDON,
+        _ => return,
+    };
+    if rung == RUNG_UNWIND && !super::handler::is_the_call(wanted, context) {
+        return;
+    }
+    let anchor = escape.anchor.load(Ordering::Relaxed);
+    let refusal = match escape.state.load(Ordering::Relaxed) {
+        CALM if sp < escape.stack.low || sp >= anchor => Some(Why::OtherStack),
+        CALM => None,
+        SWALLOWED if rung == RUNG_ABANDON => None,
+        SWALLOWED => Some(Why::Swallowed),
+        _ => Some(Why::Unwinding),
+    };
+    if let Some(why) = refusal {
+        return escape.refuse(why, pc);
+    }
+    match proof::prove(escape, rung, context) {
+        Err((why, pc)) => escape.refuse(why, pc),
+        Ok(clear) => {
+            escape.pass(pc, sp, clear);
+            if rung == RUNG_UNWIND {
+                escape.state.store(UNWINDING, Ordering::Relaxed);
+                // SAFETY: the proof has found stack enough.
+                unsafe { context.unwind_by(unwind::begin, std::ptr::from_ref(escape).cast()) };
+            } else {
+                keep_alternate_stack(escape, context, sp, anchor);
+                context.escape_to(anchor);
+            }
+            record.note_rung(rung);
+        }
+    }
+}
+
+/// An alternate stack that lies in the frames which are dropped must not be left with the kernel.
+fn keep_alternate_stack(escape: &Escape<'_>, context: &mut Context<'_>, sp: usize, anchor: usize) {
+    let stack = context.alternate_stack();
+    if (sp..anchor).contains(&(stack.ss_sp as usize)) {
+        let (start, size, flags) = escape.stack.alternate;
+        stack.ss_sp = start as *mut libc::c_void;
+        stack.ss_size = size;
+        stack.ss_flags = flags & libc::SS_DISABLE;
+    }
+}

@@ -1,0 +1,384 @@
+//! The proof that a thread may be left where it was found.
+//!
+//! Owns: which frames may lie between an interrupted program counter and the region; the walker's stacks; the facts about this
+//! process that the handler needs and cannot find out. Leaves to `frames` the walking.
+//!
+//! **Signal context:** [`prove`] and what it calls, yes. [`prepare`] no: it reads the program's symbols.
+//!
+//! ```text
+//!   program counter   abandon: allowed code             unwind: libc's wrapper of a call that may be left, then
+//!          |                   |  (any number)                  foreign code  |  (any number)
+//!          |                   v                                              v
+//!          |          this program's Rust code: the closure and the shim, which own nothing
+//!          v                   |
+//!   the trampoline  <----------+    CFA == anchor
+//! ```
+//!
+//! - I1. Whatever is not on the way that the picture shows is refused: an error of the walker, an unknown object, a Rust frame
+//!   with foreign frames further out (a callback).
+//! - I2. The walker's stack belongs to one handler at a time, which every signal is blocked for. An alternate signal stack is
+//!   8 KiB by default, of which the kernel's frame may take half: no place to interpret frame descriptions in.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use once_cell::race::OnceBox;
+
+use super::{Escape, RUNG_UNWIND};
+use crate::platform::arch::{self, Context, Registers};
+use crate::platform::linux::frames::{Frame, Lost, Walk};
+use crate::platform::linux::image::{self, Image, Kind};
+use crate::platform::linux::lsda::{self, Landing};
+use crate::platform::linux::symbols::{self, Personalities, Personality, RustText};
+use crate::platform::spot::Why;
+
+/// What is prepared once, outside of any handler.
+pub(crate) struct Facts {
+    /// The object that holds this crate and, with it, the shims.
+    own: Image,
+    rust: &'static RustText,
+    /// First addresses of the functions that block as cancellation points, sorted.
+    points: Vec<usize>,
+    /// Objects that nothing is unwound through.
+    never: Vec<Image>,
+    personalities: Personalities,
+    /// Why nothing can be unwound.
+    no_unwind: Option<&'static str>,
+}
+
+static FACTS: OnceBox<Result<Facts, &'static str>> = OnceBox::new();
+
+/// What a walk that found nothing wrong tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clear {
+    pub(super) frames: u32,
+    /// The CFA of the outermost foreign frame.
+    pub(super) boundary: usize,
+}
+
+impl Facts {
+    pub(crate) fn no_unwind(&self) -> Option<&'static str> {
+        self.no_unwind
+    }
+}
+
+/// The facts, or why nothing can be left by force in this process. The first time it reads the program's symbols, which takes
+/// milliseconds; later it is one load.
+#[inline(always)]
+pub(crate) fn prepare() -> Result<&'static Facts, &'static str> {
+    let facts = match FACTS.get() {
+        Some(facts) => facts,
+        None => gather_once(),
+    };
+    facts.as_ref().map_err(|reason| *reason)
+}
+
+#[cold]
+fn gather_once() -> &'static Result<Facts, &'static str> {
+    FACTS.get_or_init(|| Box::new(gather()))
+}
+
+fn gather() -> Result<Facts, &'static str> {
+    if arch::has_shadow_stack() {
+        return Err(
+            "unwind or abandon: a shadow stack is in force (CET), which no frame may be dropped from",
+        );
+    }
+    let own = Image::containing(gather as *const () as usize)
+        .ok_or("unwind or abandon: the loader does not tell where this program is")?;
+    let lock_free = image::prepare();
+    let mut never = Vec::new();
+    for (image, kind) in Image::all() {
+        if matches!(
+            kind,
+            Kind::Libc | Kind::Loader | Kind::Allocator | Kind::Unwinder | Kind::Vdso
+        ) {
+            never.push(image);
+        }
+    }
+    Ok(Facts {
+        own,
+        rust: symbols::rust_text(),
+        points: cancellation_points(),
+        never,
+        personalities: Personalities::look(),
+        no_unwind: (!lock_free).then_some(
+            "unwind: it needs a C library that finds frame descriptions without a lock (_dl_find_object, glibc 2.35)",
+        ),
+    })
+}
+
+/// Functions that do nothing but block in one system call: left there, they have nothing to give back. The list is
+/// POSIX's of cancellation points, less those that hold a lock or memory meanwhile (stdio, the resolver, syslog ..).
+const POINTS: &[&std::ffi::CStr] = &[
+    c"read",
+    c"pread",
+    c"pread64",
+    c"readv",
+    c"preadv",
+    c"preadv64",
+    c"preadv2",
+    c"preadv64v2",
+    c"write",
+    c"pwrite",
+    c"pwrite64",
+    c"writev",
+    c"pwritev",
+    c"pwritev64",
+    c"pwritev2",
+    c"pwritev64v2",
+    c"recv",
+    c"recvfrom",
+    c"recvmsg",
+    c"recvmmsg",
+    c"send",
+    c"sendto",
+    c"sendmsg",
+    c"sendmmsg",
+    c"accept",
+    c"accept4",
+    c"connect",
+    c"poll",
+    c"__poll",
+    c"ppoll",
+    c"select",
+    c"pselect",
+    c"epoll_wait",
+    c"epoll_pwait",
+    c"epoll_pwait2",
+    c"nanosleep",
+    c"clock_nanosleep",
+    c"usleep",
+    c"sleep",
+    c"pause",
+    c"sigsuspend",
+    c"sigwaitinfo",
+    c"sigtimedwait",
+    c"sigwait",
+    c"wait",
+    c"waitpid",
+    c"wait3",
+    c"wait4",
+    c"waitid",
+    c"flock",
+    c"fcntl",
+    c"fcntl64",
+    c"lockf",
+    c"lockf64",
+    c"open",
+    c"open64",
+    c"openat",
+    c"openat64",
+    c"msgrcv",
+    c"msgsnd",
+    c"mq_receive",
+    c"mq_timedreceive",
+    c"mq_send",
+    c"mq_timedsend",
+    c"semop",
+    c"semtimedop",
+    c"tcdrain",
+    c"fsync",
+    c"fdatasync",
+    c"msync",
+    c"getrandom",
+    c"splice",
+    c"tee",
+    c"sendfile",
+    c"sendfile64",
+    c"syscall",
+    c"__read_chk",
+    c"__recv_chk",
+    c"__recvfrom_chk",
+    c"__poll_chk",
+    c"__ppoll_chk",
+    c"__read_nocancel",
+    c"__libc_read",
+    c"__open64_2",
+    c"__open_2",
+];
+
+fn cancellation_points() -> Vec<usize> {
+    let mut points: Vec<usize> = POINTS
+        .iter()
+        .filter_map(|name| image::symbol_address(name))
+        .collect();
+    points.sort_unstable();
+    points.dedup();
+    points
+}
+
+const STACK: usize = 64 << 10;
+const STACKS: usize = 8;
+
+/// Stacks for walks (I2). Untouched ones cost address space only.
+#[repr(C, align(64))]
+struct Room(UnsafeCell<[u8; STACK]>);
+
+// SAFETY: each is used by the one handler that has set its flag in `TAKEN`.
+unsafe impl Sync for Room {}
+
+static ROOMS: [Room; STACKS] = [const { Room(UnsafeCell::new([0; STACK])) }; STACKS];
+static TAKEN: [AtomicBool; STACKS] = [const { AtomicBool::new(false) }; STACKS];
+
+/// What goes to the walker's stack and comes back.
+struct Case<'a> {
+    escape: &'a Escape<'a>,
+    registers: Registers,
+    stack: std::ops::Range<u64>,
+    unwind: bool,
+    verdict: Result<Clear, (Why, usize)>,
+}
+
+/// Proves that the interrupted thread may leave its region by this rung. The interrupted stack pointer lies between the low end
+/// of the thread's stack and the anchor.
+pub(super) fn prove(escape: &Escape<'_>, rung: u32, context: &Context<'_>) -> Result<Clear, (Why, usize)> {
+    let mut case = Case {
+        escape,
+        registers: context.registers(),
+        stack: context.sp()..escape.anchor.load(Ordering::Relaxed) as u64,
+        unwind: rung == RUNG_UNWIND,
+        verdict: Err((Why::Busy, context.pc())),
+    };
+    // Acquire pairs with the Release below: the stack's last user has left it.
+    let Some(room) = TAKEN
+        .iter()
+        .position(|taken| !taken.swap(true, Ordering::Acquire))
+    else {
+        return case.verdict;
+    };
+    with_signals_blocked(|| {
+        let top = ROOMS[room].0.get().cast::<u8>().wrapping_add(STACK);
+        // SAFETY: `examine` wants a `Case`; the stack is ours alone (I2), its end aligned as it is itself.
+        unsafe { arch::on_stack(examine, (&raw mut case).cast(), top) };
+    });
+    TAKEN[room].store(false, Ordering::Release);
+    case.verdict
+}
+
+fn with_signals_blocked(act: impl FnOnce()) {
+    // SAFETY: plain data, filled by the next call.
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+    // SAFETY: a set of ours.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: sets of ours; the mask of the calling thread.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    act();
+    // SAFETY: as it was.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+}
+
+/// # Safety
+/// `case` points to a [`Case`] that nobody else uses.
+unsafe extern "C" fn examine(case: *mut ()) {
+    // SAFETY: by contract.
+    let case = unsafe { &mut *case.cast::<Case<'_>>() };
+    case.verdict = case.walk();
+}
+
+/// How far out a walk has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// Where the thread was found; nothing has been seen.
+    Top,
+    Foreign,
+    /// The closure and the shim.
+    Own,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Foreign,
+    /// The C library's wrapper of a call that may be left.
+    Point,
+    Own,
+}
+
+impl Case<'_> {
+    fn walk(&self) -> Result<Clear, (Why, usize)> {
+        let anchor = self.stack.end;
+        let find = |pc| self.image_of(pc);
+        // SAFETY: the stretch of the thread's own stack between the interrupted frame and the trampoline's, which are both in
+        // use; the thread itself is here. What `find` gives holds code of a frame in use, or was kept by its `Module`.
+        let mut walk = unsafe { Walk::new(self.registers, self.stack.clone(), find) };
+        let (mut stretch, mut frames, mut boundary) = (Stretch::Top, 0_u32, 0_usize);
+        loop {
+            let frame = walk.next().map_err(|lost| match lost {
+                Lost::NoImage { pc } => (Why::NotAllowed, pc),
+                lost => (Why::NoDescription, lost.pc()),
+            })?;
+            frames = frames.saturating_add(1);
+            let make = self.make(&frame)?;
+            stretch = match (stretch, make) {
+                (Stretch::Top, Make::Point) | (Stretch::Top | Stretch::Foreign, Make::Foreign) => {
+                    Stretch::Foreign
+                }
+                (Stretch::Foreign | Stretch::Own, Make::Own) => Stretch::Own,
+                (Stretch::Foreign, Make::Point) => return Err((Why::NotACancellationPoint, frame.pc)),
+                (Stretch::Top, Make::Own) | (Stretch::Own, _) => return Err((Why::ThroughRust, frame.pc)),
+            };
+            if stretch == Stretch::Foreign {
+                boundary = frame.cfa as usize;
+            }
+            if frame.cfa == anchor {
+                return match stretch {
+                    Stretch::Own => Ok(Clear { frames, boundary }),
+                    _ => Err((Why::NoDescription, frame.pc)),
+                };
+            }
+        }
+    }
+
+    fn image_of(&self, pc: usize) -> Option<Image> {
+        let allowed = || self.escape.allowed.iter().find(|module| module.has(pc));
+        let facts = self.escape.facts;
+        match allowed() {
+            Some(module) => Some(module.image()),
+            None if facts.own.has_code(pc) => Some(facts.own),
+            None if self.unwind => image::find_now(pc),
+            None => None,
+        }
+    }
+
+    fn make(&self, frame: &Frame) -> Result<Make, (Why, usize)> {
+        let facts = self.escape.facts;
+        if frame.image == facts.own
+            && (frame.function.contains(&self.escape.shim) || facts.rust.contains(frame.place))
+        {
+            return Ok(Make::Own);
+        }
+        let allowed = self.escape.allowed.iter().any(|module| module.has(frame.place));
+        if !self.unwind {
+            return if allowed {
+                Ok(Make::Foreign)
+            } else {
+                Err((Why::NotAllowed, frame.pc))
+            };
+        }
+        if facts.points.binary_search(&frame.function.start).is_ok() {
+            return Ok(Make::Point);
+        }
+        if facts.never.contains(&frame.image) {
+            return Err((Why::NotACancellationPoint, frame.pc));
+        }
+        if frame.image == facts.own && !allowed && !facts.rust.known {
+            return Err((Why::ThroughRust, frame.pc));
+        }
+        let Some(personality) = frame.personality else {
+            return Ok(Make::Foreign);
+        };
+        match facts.personalities.of(personality) {
+            Some(Personality::Rust) => Err((Why::ThroughRust, frame.pc)),
+            // C's cleanups never end the process.
+            Some(Personality::C) => Ok(Make::Foreign),
+            _ => match lsda::landing(frame) {
+                Landing::Uncovered => Err((Why::Terminates, frame.pc)),
+                Landing::Unreadable => Err((Why::NoDescription, frame.pc)),
+                _ => Ok(Make::Foreign),
+            },
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Systems where no thread is left by force: the same names, and an answer that says so.
+//!
+//! Owns: nothing. See `platform` for the contract.
+//!
+//! **Signal context:** no.
+
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "the contract has the backends' signatures"
+)]
+
+pub(crate) mod forced {
+    //! No trampoline.
+
+    use std::convert::Infallible;
+    use std::marker::PhantomData;
+
+    use super::module::Module;
+    use crate::platform::spot::{Passed, Refused, Why};
+
+    /// There are none.
+    pub(crate) struct Facts(Infallible);
+
+    impl Facts {
+        pub(crate) fn no_unwind(&self) -> Option<&'static str> {
+            match self.0 {}
+        }
+    }
+
+    pub(crate) fn prepare() -> Result<&'static Facts, &'static str> {
+        Err("unwind or abandon: they need Linux on x86-64 or aarch64 with the GNU C library")
+    }
+
+    #[expect(dead_code, reason = "nobody gets that far")]
+    pub(crate) enum Ended {
+        Returned,
+        Left(Passed),
+    }
+
+    pub(crate) struct Escape<'a>(Infallible, PhantomData<&'a [Module]>);
+
+    impl<'a> Escape<'a> {
+        pub(crate) fn new(
+            facts: &'static Facts,
+            _allowed: &'a [Module],
+            _shim: unsafe extern "C-unwind" fn(*mut ()),
+        ) -> Self {
+            match facts.0 {}
+        }
+
+        /// # Safety
+        /// None to keep: there is no such value.
+        #[allow(unsafe_code, reason = "the contract has it")]
+        pub(crate) unsafe fn call(
+            &self,
+            _shim: unsafe extern "C-unwind" fn(*mut ()),
+            _argument: *mut (),
+        ) -> Ended {
+            match self.0 {}
+        }
+
+        pub(crate) fn refuse(&self, _why: Why, _pc: usize) {
+            match self.0 {}
+        }
+
+        pub(crate) fn refused(&self) -> Option<Refused> {
+            match self.0 {}
+        }
+    }
+}
+
+pub(crate) mod module {
+    //! No code may be left.
+
+    use crate::platform::spot::NoModule;
+
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Module;
+
+    impl Module {
+        pub(crate) fn loaded(_name: &str) -> Result<Self, NoModule> {
+            Err(NoModule::Unsupported)
+        }
+
+        pub(crate) fn of(_address: usize) -> Result<Self, NoModule> {
+            Err(NoModule::Unsupported)
+        }
+
+        pub(crate) fn between(_first: usize, _last: usize) -> Result<Self, NoModule> {
+            Err(NoModule::Unsupported)
+        }
+    }
+}
+
+pub(crate) mod symbols {
+    //! No names.
+
+    pub(crate) fn name(pc: usize) -> String {
+        format!("{pc:#x}")
+    }
+}

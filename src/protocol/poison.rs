@@ -1,0 +1,82 @@
+//! Poison: which labels name a library that a call was torn out of.
+//!
+//! Owns: the set. Leaves to `foreign` when a label is poisoned and what is refused for it.
+//! Anyone may call; blocks on one lock, and only once a label has been poisoned.
+//!
+//! **Signal context:** no.
+//!
+//! - I1. `any` is the size of the set; both change under the lock.
+//!
+//! | write | read | why |
+//! | --- | --- | --- |
+//! | `any` Relaxed | `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
+
+use crate::sync_shim::{AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor, lock};
+
+/// A set of labels that is nearly always empty.
+pub(crate) struct Poison {
+    any: AtomicUsize,
+    labels: Mutex<Vec<&'static str>>,
+}
+
+impl Poison {
+    const_constructor! {
+        pub(crate) fn new() -> Self {
+            Self {
+                any: AtomicUsize::new(0),
+                labels: Mutex::new(Vec::new()),
+            }
+        }
+    }
+
+    /// One load while nothing is poisoned.
+    #[inline(always)]
+    pub(crate) fn has(&self, label: &str) -> bool {
+        self.any.load(Ordering::Relaxed) != 0 && self.lists(label)
+    }
+
+    #[cold]
+    fn lists(&self, label: &str) -> bool {
+        lock(&self.labels).contains(&label)
+    }
+
+    pub(crate) fn add(&self, label: &'static str) {
+        let mut labels = lock(&self.labels);
+        if !labels.contains(&label) {
+            labels.push(label);
+            self.any.store(labels.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps everybody else out while the process forks.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, Vec<&'static str>> {
+        lock(&self.labels)
+    }
+
+    /// `false` if it was not there.
+    #[must_use]
+    pub(crate) fn remove(&self, label: &str) -> bool {
+        let mut labels = lock(&self.labels);
+        let before = labels.len();
+        labels.retain(|listed| *listed != label);
+        self.any.store(labels.len(), Ordering::Relaxed);
+        labels.len() != before
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_poisoned_once_and_cleared_once() {
+        let poison = Poison::new();
+        assert!(!poison.has("a") && !poison.remove("a"));
+        poison.add("a");
+        poison.add("a");
+        poison.add("b");
+        assert!(poison.has("a") && poison.has("b") && !poison.has("c"));
+        assert!(poison.remove("a") && !poison.has("a") && poison.has("b"));
+        assert!(!poison.remove("a") && poison.remove("b") && !poison.has("b"));
+    }
+}
