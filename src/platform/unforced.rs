@@ -4,6 +4,7 @@
 //!
 //! **Signal context:** no.
 
+#![allow(unsafe_code)]
 #![allow(
     clippy::unnecessary_wraps,
     reason = "the contract has the backends' signatures"
@@ -50,7 +51,6 @@ pub(crate) mod forced {
 
         /// # Safety
         /// None to keep: there is no such value.
-        #[allow(unsafe_code, reason = "the contract has it")]
         pub(crate) unsafe fn call(
             &self,
             _shim: unsafe extern "C-unwind" fn(*mut ()),

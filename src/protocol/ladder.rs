@@ -18,7 +18,7 @@
 //! - I3. Of the two forced rungs the one that fits what the thread does is tried: unwind if it is blocked, abandon otherwise.
 //!   If the fitting one has refused, and both are due, they take turns.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::word::{Level, Region};
 
