@@ -216,11 +216,8 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
 fn obey(record: &'static Record, region: Region, context: &mut Context<'_>) {
     let order = record.order.take();
     #[cfg(throwto_forced)]
-    if let Some(wanted) = order
-        && matches!(wanted.act, Act::Unwind | Act::Abandon)
-        && region.has(Region::FORCED)
-    {
-        return super::forced::perform(record, region, &wanted, context);
+    if region.has(Region::FORCED) && super::forced::perform(record, region, order.as_ref(), context) {
+        return;
     }
     if context.before_call() {
         skip(record, region, context);
