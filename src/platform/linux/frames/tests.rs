@@ -98,6 +98,80 @@ fn every_instruction_of_every_shape_of_frame_is_walked() {
     }
 }
 
+// A function as older compilers describe it: nothing is said of its epilogue.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.throwto_no_epilogue,\"ax\",@progbits",
+    ".globl throwto_no_epilogue",
+    ".hidden throwto_no_epilogue",
+    "throwto_no_epilogue:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "nop",
+    "pop rbp",
+    ".globl throwto_no_epilogue_return",
+    ".hidden throwto_no_epilogue_return",
+    "throwto_no_epilogue_return:",
+    "ret",
+    ".cfi_endproc",
+    // Its caller keeps a frame pointer, so that the wrong description leads to the caller's caller.
+    ".globl throwto_no_epilogue_caller",
+    ".hidden throwto_no_epilogue_caller",
+    "throwto_no_epilogue_caller:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "call throwto_no_epilogue",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".popsection",
+);
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_return_that_is_described_as_something_else_is_lost() {
+    unsafe extern "C" {
+        safe static throwto_no_epilogue: u8;
+        fn throwto_no_epilogue_caller(watch: &Watch, x: c_long) -> c_long;
+        safe static throwto_no_epilogue_return: u8;
+    }
+    let returns = (&raw const throwto_no_epilogue_return) as usize;
+    let begins = (&raw const throwto_no_epilogue) as usize;
+    let stage = Stage::set();
+    let mut walks = Vec::new();
+    with_end(|end| {
+        let mut job = |registers: Registers| {
+            let pc = registers.pc().unwrap() as usize;
+            if (begins..=returns).contains(&pc) {
+                let (frames, lost) = walked(registers, end);
+                let whole = frames.last().is_some_and(|frame| frame.cfa == end);
+                walks.push((pc, if whole { Ok(()) } else { Err(lost) }));
+            }
+        };
+        stage.perform(&mut job, || {
+            step_by_step(throwto_no_epilogue_caller, &Watch::default(), 0)
+        });
+    });
+    assert_eq!(walks.len(), 5);
+    for (pc, walk) in walks {
+        let expected = if pc == returns {
+            Err(Lost::TooComplex { pc })
+        } else {
+            Ok(())
+        };
+        assert_eq!(walk, expected, "{:#x} behind the start", pc - begins);
+    }
+}
+
 /// Numbers that a handler may write down: no memory is asked for.
 struct Noted {
     walks: usize,
