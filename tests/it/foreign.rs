@@ -281,23 +281,38 @@ fn the_same_thread_is_freed_again_and_again() {
 /// A flag that C code would look at: blocks in a futex, which no rung but the hook may end.
 #[derive(Default)]
 struct Library {
-    interrupted: Mutex<bool>,
+    told: Mutex<Told>,
     changed: std::sync::Condvar,
+}
+
+#[derive(Default)]
+struct Told {
+    interrupted: bool,
+    working: bool,
 }
 
 impl Library {
     fn interrupt(&self) {
-        *self.interrupted.lock().unwrap() = true;
+        self.told.lock().unwrap().interrupted = true;
         self.changed.notify_all();
     }
 
     fn work(&self) -> Result<(), &'static str> {
-        let mut interrupted = self.interrupted.lock().unwrap();
-        while !*interrupted {
-            interrupted = self.changed.wait(interrupted).unwrap();
+        let mut told = self.told.lock().unwrap();
+        told.working = true;
+        while !told.interrupted {
+            told = self.changed.wait(told).unwrap();
         }
-        *interrupted = false;
+        *told = Told::default();
         Err("interrupted")
+    }
+
+    /// Waits until the thread is blocked in [`Library::work`]. A futex wait alone would not tell: a thread also sleeps so
+    /// on the locks of its start, and at the end of a region while somebody looks at that.
+    #[track_caller]
+    fn until_at_work(&self, id: throwto::ThreadId) {
+        until("the library works", || self.told.lock().unwrap().working);
+        until_blocked(id, "futex wait");
     }
 }
 
@@ -312,7 +327,7 @@ fn the_hook_ends_a_call_that_no_signal_can() {
                 .try_run(|| library.work())
         })
     };
-    until_blocked(worker.id(), "futex wait");
+    library.until_at_work(worker.id());
     assert_eq!(info(worker.id()).unwrap().region, Some("library"));
     worker.raise(Stop).unwrap();
     match join(worker) {
@@ -342,7 +357,7 @@ fn a_hook_that_panics_is_counted_and_the_ladder_goes_on() {
                 .is_err()
         })
     };
-    until_blocked(worker.id(), "futex wait");
+    library.until_at_work(worker.id());
     worker.raise(Stop).unwrap();
     assert!(join(worker));
     assert!(throwto::stats().hook_panics >= before + 2);
@@ -449,7 +464,7 @@ fn an_outer_hook_works_again_after_an_inner_region() {
             })
         })
     };
-    until_blocked(worker.id(), "futex wait");
+    library.until_at_work(worker.id());
     worker.raise(Stop).unwrap();
     assert!(matches!(join(worker), Err(CallError::Raised(_))));
 }
