@@ -139,7 +139,7 @@ mod tests {
             });
             tell.send((end, nudge::is_blocked(runtime::signal()))).unwrap();
         });
-        let end = told.recv_timeout(Duration::from_secs(5)).unwrap_or_else(|_| {
+        let end = told.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
             writer.write_all(b"!").unwrap();
             told.recv().unwrap()
         });
