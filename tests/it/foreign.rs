@@ -336,6 +336,30 @@ fn the_hook_ends_a_call_that_no_signal_can() {
     }
 }
 
+/// A report is not to say "futex wait" of a thread that only the report, or a hook, keeps from going on.
+#[test]
+fn a_thread_that_its_hook_keeps_at_the_end_of_its_call_is_shown_so() {
+    let (enter, entered) = std::sync::mpsc::channel();
+    let (begin, began) = std::sync::mpsc::channel();
+    let (let_go, until_let_go) = std::sync::mpsc::channel::<()>();
+    let worker = thread::spawn(move || {
+        let hook = move || {
+            let _ = begin.send(());
+            let _ = until_let_go.recv();
+        };
+        Call::new("library").unblock(hook).try_run(|| {
+            enter.send(()).unwrap();
+            began.recv().map_or(Ok(()), |()| Err("interrupted"))
+        })
+    });
+    entered.recv().unwrap();
+    worker.raise(Stop).unwrap();
+    until_blocked(worker.id(), "held by a hook or a look at it");
+    assert_eq!(info(worker.id()).unwrap().state, ThreadState::Running);
+    drop(let_go);
+    assert!(matches!(join(worker), Err(CallError::Raised(raised)) if raised.rung() == Rung::Hook));
+}
+
 #[test]
 fn a_hook_that_panics_is_counted_and_the_ladder_goes_on() {
     let before = throwto::stats().hook_panics;
