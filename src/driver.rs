@@ -30,7 +30,7 @@ use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::ladder::{Found, Step, Times};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
-use crate::protocol::word::{Attention, Kind, Level, Region};
+use crate::protocol::word::{Attention, Kind, Level, Region, Sender};
 use crate::raise::release;
 use crate::raised::Rung;
 use crate::runtime;
@@ -415,7 +415,7 @@ fn in_region(id: ThreadId, seen: Region, act: impl FnOnce(&'static Record)) {
 
 fn again(record: &'static Record) {
     inbox().renudges += 1;
-    nudge::send(record, record.os_tid(), runtime::signal());
+    nudge::send(record, Sender::Other, record.os_tid(), runtime::signal());
 }
 
 /// The rungs that take a signal. `true` if one of the forced ones was ordered.

@@ -117,7 +117,12 @@ mod tests {
     fn requeue(record: &crate::protocol::record::Record) {
         nudge::block(runtime::signal());
         record.note_requeued();
-        nudge::send(record, nudge::os_tid(), runtime::signal());
+        nudge::send(
+            record,
+            crate::protocol::word::Sender::Other,
+            nudge::os_tid(),
+            runtime::signal(),
+        );
     }
 
     /// Reads in an attached thread that starts with `prepare`. A read that hangs is set free after some seconds, and
@@ -139,7 +144,7 @@ mod tests {
             });
             tell.send((end, nudge::is_blocked(runtime::signal()))).unwrap();
         });
-        let end = told.recv_timeout(Duration::from_secs(5)).unwrap_or_else(|_| {
+        let end = told.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
             writer.write_all(b"!").unwrap();
             told.recv().unwrap()
         });

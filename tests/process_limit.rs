@@ -1,24 +1,11 @@
 //! Configuration: applied once, before use. Each case runs in a process of its own, which is this one started again.
 
-use std::process::Command;
+#[path = "it/stage.rs"]
+mod stage;
 
 use throwto::{AttachError, Config, ConfigError, attach, thread};
 
-const CASE: &str = "THROWTO_CASE";
-
-/// In the child started for it, runs `body`; else starts that child.
-fn in_own_process(name: &str, body: impl FnOnce()) {
-    if std::env::var(CASE).is_ok_and(|case| case == name) {
-        return body();
-    }
-    let exe = std::env::current_exe().unwrap();
-    let status = Command::new(exe)
-        .args(["--exact", name])
-        .env(CASE, name)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name}");
-}
+use stage::in_own_process;
 
 #[test]
 fn the_attach_limit_is_an_error_and_ended_threads_do_not_count() {

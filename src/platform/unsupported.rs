@@ -45,6 +45,10 @@ pub(crate) mod futex {
         rouse(std::ptr::from_ref(word) as usize);
     }
 
+    pub(crate) fn is_word(word: &AtomicU64, address: u64) -> bool {
+        std::ptr::from_ref(word) as u64 == address
+    }
+
     pub(crate) fn wait_on(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
         let address = std::ptr::from_ref(word) as usize;
         sleep(address, || word.load(Ordering::SeqCst) == expected, deadline);
@@ -130,6 +134,7 @@ pub(crate) mod nudge {
     use std::sync::atomic::{AtomicI32, Ordering};
 
     use crate::protocol::record::Record;
+    use crate::protocol::word::Sender;
 
     thread_local! {
         static NUMBER: i32 = {
@@ -142,7 +147,7 @@ pub(crate) mod nudge {
         NUMBER.with(|number| *number)
     }
 
-    pub(crate) fn send(_record: &Record, _os_tid: i32, _signal: i32) -> bool {
+    pub(crate) fn send(_record: &Record, _from: Sender, _os_tid: i32, _signal: i32) -> bool {
         false
     }
 
@@ -200,6 +205,10 @@ pub(crate) mod blocked {
 
     pub(crate) fn describe(_os_tid: i32) -> String {
         "not known on this system".to_owned()
+    }
+
+    pub(crate) fn describe_attached(os_tid: i32, _held: &dyn Fn(u64) -> bool) -> String {
+        describe(os_tid)
     }
 
     pub(crate) fn signal_blocked(_os_tid: i32, _signal: i32) -> Option<bool> {

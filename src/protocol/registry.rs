@@ -122,7 +122,7 @@ impl Registry {
         if token & 1 == 0 {
             return None;
         }
-        self.record(u32::try_from(token >> 1).ok()?)
+        self.record(u32::try_from(token >> 3).ok()?)
     }
 
     /// Locks the membership: who is attached does not change while the guard lives.
@@ -290,6 +290,7 @@ fn locate(index: u32) -> (usize, usize) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::protocol::word::Sender;
     use std::collections::HashSet;
 
     #[test]
@@ -359,7 +360,10 @@ mod tests {
         }
         for index in 0..200 {
             let record = registry.record(index).unwrap();
-            assert!(std::ptr::eq(registry.of_token(record.token()).unwrap(), record));
+            assert!(std::ptr::eq(
+                registry.of_token(record.token(Sender::Other)).unwrap(),
+                record
+            ));
             // No address is odd: cells of `os::interrupt` are told apart by that.
             assert!(registry.of_token(std::ptr::from_ref(record) as usize).is_none());
         }

@@ -53,6 +53,10 @@ fn the_nudge_repeats_until_the_region_ends() {
     assert!(after.is_err());
 }
 
+/// What a revoke may come too late for, however slow the machine: one signal that waits for its thread, which waits for
+/// a processor, and one that the driver has decided on, which waits for one as well.
+const UNDER_WAY: usize = 2;
+
 #[test]
 fn a_revoked_raise_interrupts_nobody_any_more() {
     for fail in [false, true] {
@@ -87,22 +91,24 @@ fn a_revoked_raise_interrupts_nobody_any_more() {
             let settled = count.load(Ordering::SeqCst);
             assert!(quiet_for(Duration::from_millis(10)));
             let late = count.load(Ordering::SeqCst) - settled;
-            assert!(late <= 1, "{late} interruptions after the revoke");
+            assert!(late <= UNDER_WAY, "{late} interruptions after the revoke");
         }
         let settled = count.load(Ordering::SeqCst);
         assert!(quiet_for(Duration::from_millis(300)));
         assert!(
-            count.load(Ordering::SeqCst) <= settled + 1,
+            count.load(Ordering::SeqCst) <= settled + UNDER_WAY,
             "a storm after the last revoke"
         );
         drop(writer);
         assert_eq!(join(worker), Ok(0));
-        let _ = fail;
     }
 }
 
-/// Raises into a worker that `body` blocks in a raw poll, and tells whether a signal broke that poll.
-fn heard_a_signal(body: impl FnOnce(&dyn Fn() -> bool) -> bool + Send + 'static) -> bool {
+/// The driver looks within a millisecond, if it looks at all: a signal that has not come by then does not come.
+const SILENCE: Duration = Duration::from_millis(150);
+
+/// Raises into a worker that `body` blocks in a raw poll, and tells whether a signal broke that poll within `limit`.
+fn heard_a_signal(limit: Duration, body: impl FnOnce(&dyn Fn() -> bool) -> bool + Send + 'static) -> bool {
     let raised = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&raised);
     let worker = thread::spawn(move || {
@@ -112,8 +118,7 @@ fn heard_a_signal(body: impl FnOnce(&dyn Fn() -> bool) -> bool + Send + 'static)
                     return false;
                 }
             }
-            // The driver looks within a millisecond, if it looks at all.
-            quiet_for(Duration::from_millis(150))
+            quiet_for(limit)
         })
     });
     until_blocked(worker.id(), "poll(");
@@ -126,33 +131,37 @@ fn heard_a_signal(body: impl FnOnce(&dyn Fn() -> bool) -> bool + Send + 'static)
 
 #[test]
 fn a_running_target_gets_no_signal() {
-    assert!(!heard_a_signal(|quiet| quiet()));
+    assert!(!heard_a_signal(SILENCE, |quiet| quiet()));
 }
 
 #[test]
 fn a_masked_running_target_gets_no_signal() {
-    assert!(!heard_a_signal(|quiet| mask(|_| quiet())));
+    assert!(!heard_a_signal(SILENCE, |quiet| mask(|_| quiet())));
 }
 
 #[test]
 fn an_uninterruptible_target_gets_no_signal_even_in_a_region() {
-    assert!(!heard_a_signal(|quiet| uninterruptible(|_| quiet())));
-    assert!(!heard_a_signal(|quiet| uninterruptible(
-        |_| foreign::call(quiet).unwrap()
-    )));
-    assert!(!heard_a_signal(
-        |quiet| shield(FOREVER, || foreign::call(quiet).unwrap())
-    ));
-    assert!(!heard_a_signal(|quiet| uninterruptible(|_| Call::new("x")
-        .fail_syscalls()
-        .run(quiet)
-        .unwrap())));
+    assert!(!heard_a_signal(SILENCE, |quiet| uninterruptible(|_| quiet())));
+    assert!(!heard_a_signal(SILENCE, |quiet| uninterruptible(|_| {
+        foreign::call(quiet).unwrap()
+    })));
+    assert!(!heard_a_signal(SILENCE, |quiet| shield(FOREVER, || {
+        foreign::call(quiet).unwrap()
+    })));
+    assert!(!heard_a_signal(SILENCE, |quiet| uninterruptible(|_| Call::new(
+        "x"
+    )
+    .fail_syscalls()
+    .run(quiet)
+    .unwrap())));
 }
 
 #[test]
 fn the_check_of_these_tests_hears_a_signal_where_one_is_due() {
-    assert!(heard_a_signal(|quiet| foreign::call(quiet).unwrap()));
-    assert!(heard_a_signal(|quiet| mask(|_| foreign::call(quiet).unwrap())));
+    assert!(heard_a_signal(LIMIT, |quiet| foreign::call(quiet).unwrap()));
+    assert!(heard_a_signal(LIMIT, |quiet| mask(
+        |_| foreign::call(quiet).unwrap()
+    )));
 }
 
 #[test]
@@ -201,7 +210,8 @@ fn no_raise_is_lost_between_the_check_and_the_block() {
         caught += 1;
     }
     over.store(true, Ordering::SeqCst);
-    worker.raise(Stop).unwrap();
+    // It may have seen that already, and be gone.
+    let _ = worker.raise(Stop);
     let met = join(worker);
     assert!(met >= caught, "{met} of {caught}");
 }
