@@ -20,11 +20,11 @@ fn spin_module() -> Module {
 }
 
 fn forced(n: u64, call: &Call<'_>) {
-    let trivial = black_box(jump::TRIVIAL);
     let mut x = 0;
     for _ in 0..n {
+        let function = || jump::trivial(x);
         // SAFETY: one C function, which owns nothing.
-        x = unsafe { call.run_forced(|| trivial(x)) }.expect("nobody raises");
+        x = unsafe { call.run_forced(function) }.expect("nobody raises");
     }
     black_box(x);
 }
@@ -160,8 +160,12 @@ fn compare_ways_in(table: &mut Table, thread: &str) {
         .abandon_after(Duration::ZERO)
         .allow(&spin_module());
     let [bare, reference, ours, all] = fastest([
-        &mut |n| drop(black_box(jump::bare(n, jump::TRIVIAL))),
-        &mut |n| drop(black_box(jump::guarded(n, jump::TRIVIAL))),
+        &mut |n| {
+            black_box(jump::bare(n, jump::TRIVIAL));
+        },
+        &mut |n| {
+            black_box(jump::guarded(n, jump::TRIVIAL));
+        },
         &mut |n| forced(n, &call),
         &mut |n| forced(n, &all),
     ]);

@@ -47,6 +47,8 @@ pub struct ThreadInfo {
     pub name: Option<String>,
     /// The thread that spawned it, if that one was attached.
     pub parent: Option<ThreadId>,
+    /// Whether it runs a call of [`foreign::detached`](crate::foreign::detached) that its caller has given up.
+    pub left_behind: bool,
     /// What it is doing, as far as this crate knows.
     pub state: ThreadState,
     /// The label of the foreign call it is in.
@@ -158,6 +160,7 @@ impl Glance {
             os_tid: OsTid::from_raw(tid),
             name: member.name.as_deref().map(str::to_owned),
             parent: member.parent,
+            left_behind: member.left_behind,
             state,
             region,
             where_blocked,

@@ -23,6 +23,7 @@
 //! | `forced` | `prepare`, `Escape`: a way out of a region that drops frames, and the proof that it may be taken |
 //! | `module`, `symbols` | code that may be left; names of functions |
 //! | `fork` | be told of forks |
+//! | `signal_stack` | `widen`: room for the handler in the calling thread |
 
 pub(crate) mod spot;
 #[cfg(not(throwto_forced))]
@@ -37,14 +38,15 @@ mod unsupported;
 
 #[cfg(throwto_ladder)]
 pub(crate) use linux::{
-    blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, sockaddr, socket_calls,
+    blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, signal_stack, sockaddr,
+    socket_calls,
 };
 #[cfg(throwto_forced)]
 pub(crate) use linux::{forced, module, symbols};
 #[cfg(not(throwto_forced))]
 pub(crate) use unforced::{forced, module, symbols};
 #[cfg(not(throwto_ladder))]
-pub(crate) use unsupported::{blocked, direct, fork, futex, handler, membarrier, nudge, probe};
+pub(crate) use unsupported::{blocked, direct, fork, futex, handler, membarrier, nudge, probe, signal_stack};
 
 /// Where an interrupted program counter lies with respect to the window.
 #[cfg(throwto_ladder)]

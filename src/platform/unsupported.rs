@@ -231,3 +231,13 @@ pub(crate) mod fork {
         true
     }
 }
+
+pub(crate) mod signal_stack {
+    //! No handler, so no room for one.
+
+    pub(crate) struct Widened;
+
+    pub(crate) fn widen(_index: u32) -> Option<Widened> {
+        None
+    }
+}

@@ -5,6 +5,7 @@
 mod stage;
 
 mod delivery;
+mod detached;
 mod foreign;
 mod fs;
 mod identity;

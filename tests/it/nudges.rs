@@ -281,3 +281,48 @@ fn the_next_call_is_not_interrupted_for_an_exception_that_was_delivered() {
         );
     }
 }
+
+/// Blocks or unblocks the nudge signal in the calling thread, as a library does around its critical parts.
+fn mask_nudges(how: i32) {
+    // SAFETY: all zero is the empty set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is initialised.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGURG) };
+    // SAFETY: changes this thread's mask only.
+    unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) };
+}
+
+/// The nudge arrives at the unblocking, where it breaks nothing; the library blocks after that and must come free, too.
+#[test]
+fn a_library_that_blocks_the_nudge_signal_for_a_while_comes_free_after_it() {
+    for rung in [throwto::Rung::Nudge, throwto::Rung::Fail] {
+        let (reader, _writer) = io::pipe().unwrap();
+        let (critical, mut done) = io::pipe().unwrap();
+        let worker = thread::spawn(move || {
+            let call = Call::new("critical");
+            let fail = rung == throwto::Rung::Fail;
+            let call = if fail { call.fail_syscalls() } else { call };
+            call.try_run(|| {
+                mask_nudges(libc::SIG_BLOCK);
+                let first = raw_read(&critical);
+                mask_nudges(libc::SIG_UNBLOCK);
+                assert_eq!(first, Ok(1), "the critical part is not broken");
+                if fail {
+                    stubborn_read(&reader).0
+                } else {
+                    raw_read(&reader)
+                }
+            })
+        });
+        until_blocked(worker.id(), "read(");
+        until("blocked", || info(worker.id()).is_some_and(|t| t.nudge_blocked));
+        let receipt = worker.raise(Stop).unwrap();
+        // Longer than a signal that does not arrive counts as under way.
+        assert_eq!(receipt.wait(Duration::from_millis(60)), ReceiptState::Pending);
+        io::Write::write_all(&mut done, b"x").unwrap();
+        match join(worker) {
+            Err(foreign::CallError::Raised(raised)) => assert!(raised.rung() >= throwto::Rung::Nudge),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -259,6 +259,14 @@ impl Dice {
     }
 }
 
+/// How many rounds a race is run: `THROWTO_ROUNDS`, or as many as a test can afford every time.
+pub fn rounds(affordable: u64) -> u64 {
+    match std::env::var("THROWTO_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("THROWTO_ROUNDS is a number"),
+        Err(_) => affordable,
+    }
+}
+
 /// The seed of this run: `THROWTO_SEED`, or the clock.
 pub fn seed() -> u64 {
     match std::env::var("THROWTO_SEED") {
