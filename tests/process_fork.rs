@@ -286,33 +286,34 @@ fn forks_amid_all() {
 
 #[test]
 fn what_was_left_behind_stays_in_the_parent() {
-    let _one = ONE_AT_A_TIME.lock();
-    let attachment = attach().unwrap();
-    let library = std::sync::Arc::new(throwto_fixtures::LockedLibrary::new());
-    let held = library.hold();
-    let theirs = std::sync::Arc::clone(&library);
-    let worker = thread::spawn(move || foreign::detached(move || theirs.call()));
-    until("the call is stuck", || {
-        let all = throwto::threads();
-        all.iter()
-            .any(|t| t.parent == Some(worker.id()) && t.where_blocked.starts_with("futex wait"))
+    in_own_process("what_was_left_behind_stays_in_the_parent", || {
+        let attachment = attach().unwrap();
+        let library = std::sync::Arc::new(throwto_fixtures::LockedLibrary::new());
+        let held = library.hold();
+        let theirs = std::sync::Arc::clone(&library);
+        let worker = thread::spawn(move || foreign::detached(move || theirs.call()));
+        until("the call is stuck", || {
+            let all = throwto::threads();
+            all.iter()
+                .any(|t| t.parent == Some(worker.id()) && t.where_blocked.starts_with("futex wait"))
+        });
+        worker.raise(Stop).unwrap();
+        let left = join(worker).unwrap_err().left_behind().unwrap();
+        until("the worker is gone", || throwto::threads().len() == 2);
+        in_child(|| {
+            check("none left", throwto::stats().left_running == 0)?;
+            check("alone", throwto::threads().len() == 1)?;
+            check("gone", raise_exc(left, Stop).is_err())?;
+            check(
+                "a call of its own",
+                foreign::detached(|| 5).is_ok_and(|five| five == 5),
+            )
+        });
+        assert!(info(left).unwrap().left_behind && throwto::stats().left_running == 1);
+        drop(held);
+        until("it ends", || throwto::stats().left_running == 0);
+        drop(attachment);
     });
-    worker.raise(Stop).unwrap();
-    let left = join(worker).unwrap_err().left_behind().unwrap();
-    until("the worker is gone", || throwto::threads().len() == 2);
-    in_child(|| {
-        check("none left", throwto::stats().left_running == 0)?;
-        check("alone", throwto::threads().len() == 1)?;
-        check("gone", raise_exc(left, Stop).is_err())?;
-        check(
-            "a call of its own",
-            foreign::detached(|| 5).is_ok_and(|five| five == 5),
-        )
-    });
-    assert!(info(left).unwrap().left_behind && throwto::stats().left_running == 1);
-    drop(held);
-    until("it ends", || throwto::stats().left_running == 0);
-    drop(attachment);
 }
 
 fn join_one() -> Result<(), String> {
