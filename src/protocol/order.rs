@@ -26,8 +26,10 @@ pub(crate) struct Instruction {
     pub(crate) sp: u64,
     pub(crate) pc: u64,
     pub(crate) result: i64,
-    /// Whether to compare: `false` lets the handler decode the number from the code bytes instead.
+    /// Whether to compare: `false` lets the handler decide by the number that it finds itself.
     pub(crate) exact: bool,
+    /// A call was ended before for the same exception: for the handler that decides.
+    pub(crate) again: bool,
 }
 
 const IDLE: u32 = 0;
@@ -38,6 +40,7 @@ const CLAIMED: u32 = 2;
 pub(crate) struct Order {
     state: AtomicU32,
     exact: AtomicU32,
+    again: AtomicU32,
     args: [AtomicU64; 6],
     sp: AtomicU64,
     pc: AtomicU64,
@@ -53,6 +56,7 @@ impl Order {
             Self {
                 state: AtomicU32::new(IDLE),
                 exact: AtomicU32::new(0),
+                again: AtomicU32::new(0),
                 args: [
                     AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0),
                     AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0),
@@ -77,6 +81,7 @@ impl Order {
         self.pc.store(order.pc, Ordering::Relaxed);
         self.result.store(order.result as u64, Ordering::Relaxed);
         self.exact.store(u32::from(order.exact), Ordering::Relaxed);
+        self.again.store(u32::from(order.again), Ordering::Relaxed);
         self.state.store(ARMED, Ordering::Release);
         true
     }
@@ -107,6 +112,7 @@ impl Claim<'_> {
             pc: self.0.pc.load(Ordering::Relaxed),
             result: self.0.result.load(Ordering::Relaxed) as i64,
             exact: self.0.exact.load(Ordering::Relaxed) != 0,
+            again: self.0.again.load(Ordering::Relaxed) != 0,
         }
     }
 
@@ -125,6 +131,7 @@ mod tests {
         pc: 3,
         result: -125,
         exact: true,
+        again: true,
     };
 
     #[test]

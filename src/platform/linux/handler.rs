@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use once_cell::race::OnceBox;
 
 use super::direct;
+use super::substitute::{substitute_call, table};
 use crate::platform::{Spot, arch::Context};
 use crate::protocol::order::Order;
 use crate::protocol::record::Record;
@@ -209,7 +210,7 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
         Kind::Foreign if region.level() == Level::Uninterruptible => {}
         Kind::Foreign if context.before_call() => skip(record, region, context),
         Kind::Foreign => {
-            if region.has(Region::FAIL) && fail(&record.order, context) {
+            if region.has(Region::FAIL) && fail(&record.order, context) == Failed::Replaced {
                 record.note_rung(RUNG_FAIL);
             } else if context.after_interrupted_call() {
                 record.note_rung(RUNG_NUDGE);
@@ -223,7 +224,7 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
 /// installed with `SA_RESTART` in our place, passes our signal on, and the kernel has wound the call back. Either way
 /// nothing has happened yet, and the number is in its register. Answers as an interrupted call would have.
 fn skip(record: &'static Record, region: Region, context: &mut Context<'_>) {
-    let substitute = super::substitute::substitute_call(context.number_to_call(), context.syscall_args());
+    let substitute = substitute_call(context.number_to_call(), context.syscall_args());
     match substitute.value() {
         Some(result) if region.has(Region::FAIL) => {
             context.skip_call(result as i64);
@@ -251,31 +252,46 @@ fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'
     super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
 }
 
-/// Replaces the result of the interrupted call if it is the one that `order` names. `true` if it was.
-pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> bool {
-    let Some(claim) = order.claim() else { return false };
+/// What came of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    Replaced,
+    /// No order, no interrupted call, another call than the one that was seen, or one that could not be told.
+    Not,
+    /// The interrupted call, of this number, must not be made to fail.
+    Never(i64),
+}
+
+/// Replaces the result of the interrupted call if it is the one that `order` names, or one that may fail where the order
+/// leaves that to us.
+pub(super) fn fail(order: &Order, context: &mut Context<'_>) -> Failed {
+    let Some(claim) = order.claim() else {
+        return Failed::Not;
+    };
     let wanted = claim.instruction();
     claim.finish();
     if !context.after_interrupted_call() {
-        return false;
+        return Failed::Not;
     }
     let result = if wanted.exact {
         let same = context.pc() as u64 == wanted.pc
             && context.sp() == wanted.sp
             && context.syscall_args() == wanted.args;
         if !same {
-            return false;
+            return Failed::Not;
         }
         wanted.result
     } else {
-        let number = context.syscall_number();
-        match number.and_then(|n| super::substitute::substitute_call(n, context.syscall_args()).value()) {
+        let Some(number) = context.syscall_number() else {
+            return Failed::Not;
+        };
+        match table(wanted.again)(number, context.syscall_args()).value() {
             Some(result) => result as i64,
-            None => return false,
+            None => return Failed::Never(number),
         }
     };
     context.replace_result(result);
-    true
+    Failed::Replaced
 }
 
 /// H3.

@@ -17,6 +17,7 @@ fn instruction(all: u64) -> Instruction {
         pc: all,
         result: all as i64,
         exact: all == 1,
+        again: all == 1,
     }
 }
 
