@@ -556,9 +556,13 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
 }
 
 fn until_in_read(tid: OsTid) {
-    let path = format!("/proc/self/task/{tid}/syscall");
-    until("in read", || {
-        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("0 "))
+    until_in_call("in read", tid, libc::SYS_read);
+}
+
+fn until_in_call(what: &str, tid: OsTid, number: i64) {
+    let (path, number) = (format!("/proc/self/task/{tid}/syscall"), format!("{number} "));
+    until(what, || {
+        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with(&number))
     });
 }
 
@@ -575,10 +579,7 @@ fn a_lock_inside_a_library_is_refused_by_name() {
         })
     };
     let tid = tid.recv().unwrap();
-    let path = format!("/proc/self/task/{tid}/syscall");
-    until("in futex", || {
-        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("202 "))
-    });
+    until_in_call("in futex", tid, libc::SYS_futex);
     let refused = os::interrupt(tid, Rung::Fail);
     assert!(
         matches!(refused, Err(RaiseError::Refused { call: "futex", .. })),
