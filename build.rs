@@ -12,7 +12,8 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(throwto_ladder)");
     println!("cargo::rustc-check-cfg=cfg(throwto_forced)");
     let fact = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
-    let has_ladder = fact("OS") == "linux" && fact("ARCH") == "x86_64" && fact("POINTER_WIDTH") == "64";
+    let known_processor = matches!(fact("ARCH").as_str(), "x86_64" | "aarch64");
+    let has_ladder = fact("OS") == "linux" && known_processor && fact("POINTER_WIDTH") == "64";
     if has_ladder && std::env::var_os("THROWTO_COOPERATIVE").is_none() {
         println!("cargo::rustc-cfg=throwto_ladder");
         if fact("ENV") == "gnu" && fact("ARCH") == "x86_64" {

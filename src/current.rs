@@ -260,10 +260,13 @@ pub(crate) fn await_pins(owner: Owner) {
     }
 }
 
-/// Sleeps until the signal that a raiser has decided on is sent.
+/// Sleeps until the signal that a raiser has decided on is sent, and takes it if it is still on its way.
 pub(crate) fn await_nudge(owner: Owner) {
     while let Some(word) = owner.await_nudge() {
         futex::wait(owner.record().attention_word(), word.futex(), None);
+    }
+    if owner.nudge_is_sent() {
+        nudge::take_pending();
     }
 }
 

@@ -161,6 +161,8 @@ pub(crate) mod nudge {
 
     pub(crate) fn unblock(_signal: i32) {}
 
+    pub(crate) fn take_pending() {}
+
     pub(crate) fn block_all() {}
 }
 

@@ -28,8 +28,9 @@ use crate::sync_shim::{AtomicU32, AtomicU64, Ordering, const_constructor};
 pub(crate) enum Act {
     /// Put this result in the place of the call's, if it is exactly the call that was seen.
     Replace(i64),
-    /// The call could not be seen: decode its number from the code bytes, and look the result up.
-    Decode,
+    /// Decide by the number that is found at the call, and look the result up; `again` if a call was ended before for the same
+    /// exception.
+    Decide { again: bool },
     /// Unwind the frames above the call that was seen, up to the region.
     Unwind,
     /// Leave the region, wherever in it the thread is. Nothing was seen.
@@ -61,7 +62,7 @@ impl Act {
     const fn packed(self) -> (u32, i64) {
         match self {
             Self::Replace(result) => (0, result),
-            Self::Decode => (1, 0),
+            Self::Decide { again } => (1, again as i64),
             Self::Unwind => (2, 0),
             Self::Abandon => (3, 0),
         }
@@ -70,7 +71,7 @@ impl Act {
     const fn unpacked(kind: u32, result: i64) -> Self {
         match kind {
             0 => Self::Replace(result),
-            1 => Self::Decode,
+            1 => Self::Decide { again: result != 0 },
             2 => Self::Unwind,
             _ => Self::Abandon,
         }
@@ -220,7 +221,8 @@ mod tests {
         for act in [
             Act::Replace(-125),
             Act::Replace(0),
-            Act::Decode,
+            Act::Decide { again: false },
+            Act::Decide { again: true },
             Act::Unwind,
             Act::Abandon,
         ] {

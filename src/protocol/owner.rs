@@ -138,6 +138,15 @@ impl Owner {
         }
     }
 
+    /// Whether a signal was sent and has not arrived: it waits for this thread to enter the kernel, or another processor's
+    /// interrupt is on its way. False in nearly every delivery without a signal, and after nearly every one with.
+    pub(crate) fn nudge_is_sent(self) -> bool {
+        let sent = self.record.attention().has(Attention::NUDGE);
+        // Pairs with the raiser's unpin: the kernel is entered after it has made the signal pending.
+        fence(Ordering::Acquire);
+        sent
+    }
+
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_pins(self) -> Option<Attention> {
         self.announce(Attention::pinned)

@@ -360,7 +360,8 @@ mod tests {
         let queue = WaitQueue::new();
         std::thread::current().unpark();
         let mut tests = 0;
-        let waited = queue.wait_until(Some(futex::now() + 1_000_000), Raises::End, || {
+        let late = futex::now() + 200_000_000;
+        let waited = queue.wait_until(Some(late), Raises::End, || {
             tests += 1;
             false
         });

@@ -599,9 +599,13 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
 }
 
 fn until_in_read(tid: OsTid) {
-    let path = format!("/proc/self/task/{tid}/syscall");
-    until("in read", || {
-        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("0 "))
+    until_in_call("in read", tid, libc::SYS_read);
+}
+
+fn until_in_call(what: &str, tid: OsTid, number: i64) {
+    let (path, number) = (format!("/proc/self/task/{tid}/syscall"), format!("{number} "));
+    until(what, || {
+        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with(&number))
     });
 }
 

@@ -119,8 +119,14 @@ pub fn info(id: ThreadId) -> Option<ThreadInfo> {
 #[track_caller]
 pub fn until_blocked(id: ThreadId, place: &str) {
     until(place, || {
-        info(id).is_some_and(|t| t.where_blocked.starts_with(place))
+        info(id).is_some_and(|t| begins_at(&t.where_blocked, place))
     });
+}
+
+/// Whether a `where_blocked` begins as `place` says. C's `poll` is the system call `ppoll` where the system has no other.
+pub fn begins_at(told: &str, place: &str) -> bool {
+    let newer = told.strip_prefix('p').filter(|_| place.starts_with("poll("));
+    told.starts_with(place) || newer.is_some_and(|rest| rest.starts_with(place))
 }
 
 /// Waits until the thread sleeps in a wait of ours.

@@ -12,10 +12,11 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, Ordering};
 
+use super::handler::Failed;
 use super::{futex, handler, nudge, probe, substitute};
-use crate::platform::{InterruptFailed, arch::Context, spot::Why};
+use crate::platform::{InterruptFailed, arch, spot::Why};
 use crate::protocol::order::{Act, Instruction, Order};
 
 struct Cell {
@@ -23,8 +24,13 @@ struct Cell {
     os_tid: AtomicI32,
     heard: AtomicU32,
     failed: AtomicBool,
+    /// The number of a call that the handler has refused to make fail.
+    refused: AtomicI64,
     order: Order,
 }
+
+/// No call has this number.
+const NONE: i64 = -1;
 
 const CELLS: usize = 64;
 static POOL: [Cell; CELLS] = [const {
@@ -33,12 +39,13 @@ static POOL: [Cell; CELLS] = [const {
         os_tid: AtomicI32::new(0),
         heard: AtomicU32::new(0),
         failed: AtomicBool::new(false),
+        refused: AtomicI64::new(NONE),
         order: Order::new(),
     }
 }; CELLS];
 
 /// A nudge that carries the address of a pool cell. `false` if the address is not one.
-pub(super) fn nudged(address: usize, context: &mut Context<'_>) -> bool {
+pub(super) fn nudged(address: usize, context: &mut arch::Context<'_>) -> bool {
     let offset = address.wrapping_sub(POOL.as_ptr() as usize);
     let Some(cell) = POOL.get(offset / size_of::<Cell>()) else {
         return false;
@@ -47,12 +54,10 @@ pub(super) fn nudged(address: usize, context: &mut Context<'_>) -> bool {
         return false;
     }
     if cell.os_tid.load(Ordering::Acquire) == nudge::os_tid() {
-        if cell
-            .order
-            .take()
-            .is_some_and(|wanted| handler::fail(&wanted, context))
-        {
-            cell.failed.store(true, Ordering::Relaxed);
+        match cell.order.take().map(|wanted| handler::fail(&wanted, context)) {
+            Some(Failed::Replaced) => cell.failed.store(true, Ordering::Relaxed),
+            Some(Failed::Never(number)) => cell.refused.store(number, Ordering::Relaxed),
+            Some(Failed::Not) | None => {}
         }
         cell.heard.fetch_add(1, Ordering::Release);
     }
@@ -69,6 +74,7 @@ pub(crate) fn interrupt(os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
         .find(|cell| !cell.taken.swap(true, Ordering::Acquire))
         .ok_or(InterruptFailed::Busy)?;
     cell.failed.store(false, Ordering::Relaxed);
+    cell.refused.store(NONE, Ordering::Relaxed);
     cell.os_tid.store(os_tid, Ordering::Release);
     let mut result = Err(InterruptFailed::NotBlocked);
     for pause_ms in [0, 1, 2, 4, 8, 16, 32, 64, 128] {
@@ -117,9 +123,17 @@ fn attempt(cell: &Cell, os_tid: i32, signal: libc::c_int, fail: bool) -> Result<
         futex::wait_on(&cell.heard, heard, Some(now + 100_000));
     }
     if !fail || cell.failed.load(Ordering::Relaxed) {
-        Ok(())
-    } else {
-        Err(InterruptFailed::NotBlocked)
+        return Ok(());
+    }
+    match cell.refused.load(Ordering::Relaxed) {
+        NONE => Err(InterruptFailed::NotBlocked),
+        number => Err(never(number)),
+    }
+}
+
+fn never(number: i64) -> InterruptFailed {
+    InterruptFailed::Never {
+        call: substitute::name(number).unwrap_or("this call"),
     }
 }
 
@@ -152,28 +166,24 @@ pub(crate) fn arm_abandon(order: &Order) {
 }
 
 /// Writes the order that ends the call seen in `looked`; `again` if it was ended once and the thread makes it anew.
-/// `Ok(false)` if there is none to end now.
+/// `Ok(false)` if there is none to end now. Where the interrupted context tells its call's number, or where nothing was to
+/// be seen, the handler is left to decide.
 pub(crate) fn arm(order: &Order, looked: probe::Probe, again: bool) -> Result<bool, InterruptFailed> {
-    let substitute = if again {
-        substitute::substitute_again
-    } else {
-        substitute::substitute_call
-    };
     let instruction = match looked {
-        probe::Probe::Blocked(call) => match substitute(call.number, call.args).value() {
+        probe::Probe::Blocked(call) => match substitute::table(again)(call.number, call.args).value() {
             Some(result) => Instruction {
                 args: call.args,
                 sp: call.sp,
                 pc: call.pc,
-                act: Act::Replace(result as i64),
+                act: if arch::TELLS_NUMBER {
+                    Act::Decide { again }
+                } else {
+                    Act::Replace(result as i64)
+                },
             },
-            None => {
-                return Err(InterruptFailed::Never {
-                    call: substitute::name(call.number).unwrap_or("this call"),
-                });
-            }
+            None => return Err(never(call.number)),
         },
-        probe::Probe::Unreadable => Instruction::blind(Act::Decode),
+        probe::Probe::Unreadable => Instruction::blind(Act::Decide { again }),
         _ => return Ok(false),
     };
     Ok(order.arm(&instruction))

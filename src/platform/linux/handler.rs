@@ -28,7 +28,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use once_cell::race::OnceBox;
 
 use super::direct;
-use crate::platform::{Spot, arch::Context};
+use super::substitute::{substitute_call, table};
+use crate::platform::{
+    Spot,
+    arch::{Context, TELLS_NUMBER},
+};
 use crate::protocol::order::{Act, Instruction};
 use crate::protocol::record::Record;
 use crate::protocol::word::{Kind, Level, Region, Sender};
@@ -221,7 +225,9 @@ fn obey(record: &'static Record, region: Region, context: &mut Context<'_>) {
     }
     if context.before_call() {
         skip(record, region, context);
-    } else if region.has(Region::FAIL) && order.is_some_and(|wanted| fail(&wanted, context)) {
+    } else if region.has(Region::FAIL)
+        && order.is_some_and(|wanted| fail(&wanted, context) == Failed::Replaced)
+    {
         record.note_rung(RUNG_FAIL);
     } else if context.after_interrupted_call() {
         record.note_rung(RUNG_NUDGE);
@@ -232,7 +238,7 @@ fn obey(record: &'static Record, region: Region, context: &mut Context<'_>) {
 /// installed with `SA_RESTART` in our place, passes our signal on, and the kernel has wound the call back. Either way
 /// nothing has happened yet, and the number is in its register. Answers as an interrupted call would have.
 fn skip(record: &'static Record, region: Region, context: &mut Context<'_>) {
-    let substitute = super::substitute::substitute_call(context.number_to_call(), context.syscall_args());
+    let substitute = substitute_call(context.number_to_call(), context.syscall_args());
     match substitute.value() {
         Some(result) if region.has(Region::FAIL) => {
             context.skip_call(result as i64);
@@ -265,31 +271,44 @@ fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'
     );
 }
 
-/// Replaces the result of the interrupted call if it is the one that is `wanted`. `true` if it was.
-pub(super) fn fail(wanted: &Instruction, context: &mut Context<'_>) -> bool {
+/// What came of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    Replaced,
+    /// No interrupted call, another call than the one that was seen, or one that could not be told.
+    Not,
+    /// The interrupted call, of this number, must not be made to fail.
+    Never(i64),
+}
+
+/// Replaces the result of the interrupted call if it is the one that is `wanted`, or one that may fail where the order leaves
+/// that to us.
+pub(super) fn fail(wanted: &Instruction, context: &mut Context<'_>) -> Failed {
     let result = match wanted.act {
-        Act::Replace(result) => is_the_call(wanted, context).then_some(result),
-        Act::Decode if context.after_interrupted_call() => {
-            let number = context.syscall_number();
-            number.and_then(|n| {
-                let substitute = super::substitute::substitute_call(n, context.syscall_args());
-                substitute.value().map(|result| result as i64)
-            })
+        Act::Replace(result) if is_the_call(wanted, context) => result,
+        Act::Decide { again } if context.after_interrupted_call() => {
+            let Some(number) = context.syscall_number() else {
+                return Failed::Not;
+            };
+            match table(again)(number, context.syscall_args()).value() {
+                Some(result) => result as i64,
+                None => return Failed::Never(number),
+            }
         }
-        _ => None,
+        _ => return Failed::Not,
     };
-    if let Some(result) = result {
-        context.replace_result(result);
-    }
-    result.is_some()
+    context.replace_result(result);
+    Failed::Replaced
 }
 
 /// Whether the thread stands right behind the very call that the order's giver has seen, which was interrupted.
 pub(super) fn is_the_call(wanted: &Instruction, context: &Context<'_>) -> bool {
+    // The first argument is lost to the result where the number is told.
+    let seen = usize::from(TELLS_NUMBER);
     context.after_interrupted_call()
         && context.pc() as u64 == wanted.pc
         && context.sp() == wanted.sp
-        && context.syscall_args() == wanted.args
+        && context.syscall_args()[seen..] == wanted.args[seen..]
 }
 
 /// H3.

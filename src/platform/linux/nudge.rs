@@ -71,6 +71,12 @@ pub(crate) fn send_value(value: usize, os_tid: i32, signal: libc::c_int) -> i32 
     if sent == 0 { 0 } else { errno() }
 }
 
+/// Has the calling thread handle the signals that are pending for it: the kernel does so on the way out of any call.
+pub(crate) fn take_pending() {
+    // SAFETY: no arguments, no effects.
+    unsafe { libc::syscall(libc::SYS_gettid) };
+}
+
 /// The kernel's number of the calling thread.
 pub(crate) fn os_tid() -> i32 {
     // SAFETY: no arguments, no effects.
