@@ -16,7 +16,7 @@ fn main() {
     let has_ladder = fact("OS") == "linux" && known_processor && fact("POINTER_WIDTH") == "64";
     if has_ladder && std::env::var_os("THROWTO_COOPERATIVE").is_none() {
         println!("cargo::rustc-cfg=throwto_ladder");
-        if fact("ENV") == "gnu" && fact("ARCH") == "x86_64" {
+        if fact("ENV") == "gnu" {
             println!("cargo::rustc-cfg=throwto_forced");
         }
     }

@@ -145,6 +145,34 @@ impl<'a> Context<'a> {
         self.0.uc_mcontext.sp
     }
 
+    /// The registers by DWARF number, for a walk from here.
+    #[cfg(throwto_forced)]
+    pub(crate) fn registers(&self) -> super::Registers {
+        use super::dwarf::{PC, SP};
+        let mut registers = super::Registers::all([0; super::dwarf::REGISTERS]);
+        for (number, value) in (0..).zip(self.0.uc_mcontext.regs) {
+            registers.set(number, Some(value));
+        }
+        registers.set(SP, Some(self.sp()));
+        registers.set(PC, Some(self.pc() as u64));
+        registers
+    }
+
+    /// The alternate stack that the thread has, and will have when the handler returns.
+    #[cfg(throwto_forced)]
+    pub(crate) fn alternate_stack(&mut self) -> &mut libc::stack_t {
+        &mut self.0.uc_stack
+    }
+
+    /// Lets the interrupted thread go on at `pc`, with this stack pointer, and no mark of a branch that wants a landing pad.
+    #[cfg(throwto_forced)]
+    pub(super) fn go_on_at(&mut self, pc: u64, sp: u64) {
+        const BRANCH_TYPE: u64 = 0b11 << 10;
+        self.0.uc_mcontext.pc = pc;
+        self.0.uc_mcontext.sp = sp;
+        self.0.uc_mcontext.pstate &= !BRANCH_TYPE;
+    }
+
     /// Sends the interrupted thread to the window's `cancel` label.
     pub(crate) fn cancel_window(&mut self) {
         self.0.uc_mcontext.pc = (&raw const throwto_0_1_window_cancel) as u64;

@@ -1,7 +1,7 @@
 //! One instruction set: every file here defines the same names.
 //!
 //! Owns: the choice. The contract: `CANCELLED`, `TELLS_NUMBER`, `window`, `classify`, `Context` with the methods below; `dwarf`
-//! with `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`; for the forced rungs `enter`, `land`,
+//! with `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`, `address`; for the forced rungs `enter`, `land`,
 //! `on_stack`, `has_shadow_stack`.
 //!
 //! **Signal context:** see each file.
@@ -20,6 +20,11 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(all(target_arch = "aarch64", throwto_forced))]
+mod aarch64_forced;
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64_dwarf.rs"]
+pub(crate) mod dwarf;
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64_dwarf.rs"]
 pub(crate) mod dwarf;
@@ -33,11 +38,15 @@ mod x86_64_number;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
+#[cfg(all(target_arch = "aarch64", throwto_forced))]
+pub(crate) use aarch64_forced::{enter, has_shadow_stack, land, on_stack};
 pub(crate) use registers::Registers;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "x86_64", throwto_forced))]
 pub(crate) use x86_64_forced::{enter, has_shadow_stack, land, on_stack};
 
+#[cfg(all(test, throwto_forced))]
+mod forced_tests;
 #[cfg(test)]
 mod tests;

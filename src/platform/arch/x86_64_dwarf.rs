@@ -22,6 +22,11 @@ pub(crate) fn is_return(code: &[u8]) -> bool {
     matches!(code, [0xc3, ..] | [0xf3, 0xc3, ..])
 }
 
+/// A return address is a plain one.
+pub(crate) fn address(plain: u64) -> u64 {
+    plain
+}
+
 /// Where each stands in an interrupted context.
 pub(super) const CONTEXT_ORDER: [libc::c_int; REGISTERS] = [
     libc::REG_RAX,

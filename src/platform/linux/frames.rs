@@ -195,7 +195,8 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
             };
             new.set(register.0, value);
         }
-        new.set(dwarf::PC, new.get(description.return_column()));
+        let back = new.get(description.return_column());
+        new.set(dwarf::PC, back.map(dwarf::address));
         self.cfa = Some(cfa);
         self.registers = new;
         Ok(cfa)
