@@ -23,6 +23,7 @@ mod sync_shim;
 
 mod attach_exit;
 mod notes;
+mod nudges;
 mod order;
 mod pins;
 mod raise_region;
