@@ -292,10 +292,13 @@ fn what_was_left_behind_stays_in_the_parent() {
         let held = library.hold();
         let theirs = std::sync::Arc::clone(&library);
         let worker = thread::spawn(move || foreign::detached(move || theirs.call()));
+        // Not on a lock of the thread's start: in its call.
         until("the call is stuck", || {
-            let all = throwto::threads();
-            all.iter()
-                .any(|t| t.parent == Some(worker.id()) && t.where_blocked.starts_with("futex wait"))
+            throwto::threads().iter().any(|t| {
+                t.parent == Some(worker.id())
+                    && t.state == throwto::ThreadState::Foreign
+                    && t.where_blocked.starts_with("futex wait")
+            })
         });
         worker.raise(Stop).unwrap();
         let left = join(worker).unwrap_err().left_behind().unwrap();

@@ -24,6 +24,7 @@ fn install(signal: Signal, flags: SaFlags) {
 #[test]
 fn under_a_hail_of_other_signals_each_raise_breaks_its_read() {
     static OVER: AtomicBool = AtomicBool::new(false);
+    static BEGUN: AtomicBool = AtomicBool::new(false);
     install(Signal::SIGPROF, SaFlags::SA_RESTART);
     install(Signal::SIGWINCH, SaFlags::empty());
     let (reader, _writer) = io::pipe().unwrap();
@@ -50,10 +51,12 @@ fn under_a_hail_of_other_signals_each_raise_breaks_its_read() {
             };
             // SAFETY: the thread waits for the end of this loop.
             unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, signal) };
+            BEGUN.store(true, Ordering::SeqCst);
             sent += 1;
         }
         sent
     });
+    until("the hail has begun", || BEGUN.load(Ordering::SeqCst));
     for _ in 0..rounds {
         assert_eq!(fate(&worker.raise(Stop).unwrap()), ReceiptState::Caught);
     }

@@ -76,13 +76,14 @@ fn a_caller_comes_free_of_a_lock_inside_c_and_the_call_is_shown_until_it_ends() 
         "{raised:?}"
     );
 
+    // The driver wakes it now and then, for nothing.
+    until_blocked(runner, "futex wait");
     let left = info(runner).unwrap();
     assert!(left.left_behind);
     assert_eq!(
         (left.name.as_deref(), left.region),
         (Some("throwto:library"), Some("library"))
     );
-    assert!(left.where_blocked.starts_with("futex wait"), "{left:?}");
     assert_eq!(left.pending, 1, "it has been raised into, too");
     let stats = throwto::stats();
     assert!(stats.left_behind >= 1 && stats.left_running >= 1);
