@@ -304,7 +304,7 @@ impl Case<'_> {
         // SAFETY: the stretch of the thread's own stack between the interrupted frame and the trampoline's, which are both in
         // use; the thread itself is here. What `find` gives holds code of a frame in use, or was kept by its `Module`.
         let mut walk = unsafe { Walk::new(self.registers, self.stack.clone(), find) };
-        let (mut stretch, mut frames, mut boundary) = (Stretch::Top, 0_u32, 0_usize);
+        let (mut stretch, mut frames, mut boundary, mut own) = (Stretch::Top, 0_u32, 0_usize, 0_usize);
         loop {
             let frame = walk.next().map_err(|lost| match lost {
                 Lost::NoImage { pc } => (Why::NotAllowed, pc),
@@ -318,8 +318,11 @@ impl Case<'_> {
                 }
                 (Stretch::Foreign | Stretch::Own, Make::Own) => Stretch::Own,
                 (Stretch::Foreign, Make::Point) => return Err((Why::NotACancellationPoint, frame.pc)),
-                (Stretch::Top, Make::Own) | (Stretch::Own, _) => return Err((Why::ThroughRust, frame.pc)),
+                (Stretch::Top, Make::Own) => return Err((Why::ThroughRust, frame.pc)),
+                // Only here it shows that what was taken for the closure is a callback.
+                (Stretch::Own, _) => return Err((Why::ThroughRust, own)),
             };
+            own = frame.pc;
             if stretch == Stretch::Foreign {
                 boundary = frame.cfa as usize;
             }
