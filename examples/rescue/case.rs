@@ -145,8 +145,8 @@ pub enum Trace {
     Descriptor,
     /// A child process, running or a zombie.
     Child(u32),
-    /// A lock that it holds: the function tells whether it is free.
-    Lock(Box<dyn Fn() -> bool + Send>),
+    /// Whatever else can be asked for: what must be so, and whether it is.
+    Fact(&'static str, Box<dyn Fn() -> bool + Send>),
 }
 
 impl Trace {
@@ -175,9 +175,9 @@ impl Trace {
                     is_gone: Box::new(is_gone),
                 })
             }
-            Self::Lock(is_free) => Ok(Followed {
-                what: "lock released".into(),
-                is_gone: is_free,
+            Self::Fact(what, is_so) => Ok(Followed {
+                what: what.into(),
+                is_gone: is_so,
             }),
         }
     }

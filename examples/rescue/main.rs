@@ -4,11 +4,13 @@
 //! first job gets stuck; the supervisor, this program's main thread, waits until the system shows that it is, raises
 //! into it, checks that the job has cleared away what it had, and gives the same thread its next job.
 //!
-//! `cases/` holds the ways to be stuck, `supervise` the story above, `report` what is printed of it.
+//! `cases/` holds the ways to be stuck, `linked` finds a C library inside this program, `supervise` is the story above,
+//! `report` what is printed of it.
 
 mod arguments;
 mod case;
 mod cases;
+mod linked;
 mod report;
 mod supervise;
 mod worker;

@@ -172,6 +172,7 @@ impl Stuck {
             after: left_at - raised_at,
             cleanup: std::iter::once("guard dropped".to_owned())
                 .chain(traces.into_iter().map(|trace| trace.what))
+                .chain(raised.left().map(|left| format!("{} frames left", left.frames)))
                 .collect::<Vec<_>>()
                 .join(", "),
             next: answer,

@@ -1,13 +1,17 @@
 //! The cases, one file each or one for a pair.
 
 mod accept;
+mod allocator;
 mod c_library;
 mod child;
+mod compress;
 mod cpu_loop;
+mod destructors;
 mod flock;
 mod lookup;
 mod nap;
 mod ours;
+mod pattern;
 mod sqlite;
 
 use std::io;
@@ -41,4 +45,8 @@ pub const ALL: &[Kind] = kinds! {
     "flock" "std's File::lock on a file that another process has locked" flock::set_up;
     "lock" "throwto::sync::Mutex, held by another thread" ours::set_up_lock;
     "recv" "a receive from an empty throwto::sync::channel" ours::set_up_recv;
+    "pcre2" "a PCRE2 pattern that backtracks for ever, left by force" pattern::set_up;
+    "zlib" "zlib compressing without end, left by force" compress::set_up;
+    "malloc" "C code that allocates and frees all day, left by force between two calls" allocator::set_up;
+    "c++" "a C++ library that reads a pipe for ever, unwound: its destructors run" destructors::set_up;
 };

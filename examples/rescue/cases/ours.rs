@@ -33,7 +33,7 @@ pub fn set_up_lock() -> io::Result<Case> {
     is_held.recv().map_err(io::Error::other)?;
 
     let released = Arc::clone(&outer);
-    let is_released = Trace::Lock(Box::new(move || released.try_lock().is_some()));
+    let is_released = Trace::Fact("lock released", Box::new(move || released.try_lock().is_some()));
     let stuck = move |witness: &Witness| {
         let _outer = outer.lock()?;
         let _guard = witness.guard();

@@ -21,7 +21,7 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::global_asm;
+use std::arch::{asm, global_asm};
 
 use super::super::Spot;
 
@@ -114,6 +114,12 @@ pub(crate) fn classify(pc: usize) -> Spot {
     }
 }
 
+/// Interrupted code may have asked for alignment checks (the AC flag), and the kernel leaves them on for its handlers.
+fn allow_unaligned() {
+    // SAFETY: clears that one flag, which no code of ours relies on. It is set again with the interrupted context.
+    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffbffff", "popfq") };
+}
+
 /// The registers that the handler may read, and the two that it may write.
 pub(crate) struct Context<'a>(&'a mut libc::ucontext_t);
 
@@ -121,6 +127,7 @@ impl<'a> Context<'a> {
     /// # Safety
     /// `context` is the third argument of a signal handler that is still running, and nobody else uses it.
     pub(crate) unsafe fn of(context: *mut libc::c_void) -> Self {
+        allow_unaligned();
         // SAFETY: the kernel wrote a ucontext_t there, and by contract it is ours alone until the handler returns.
         Self(unsafe { &mut *context.cast::<libc::ucontext_t>() })
     }
@@ -212,7 +219,8 @@ impl<'a> Context<'a> {
         unsafe { libc::sigaddset(&raw mut self.0.uc_sigmask, signal) };
     }
 
-    /// The alternate stack that the thread has, and will have when the handler returns.
+    /// The alternate stack that the thread has, and will have when the handler returns. The kernel takes no new one from
+    /// a handler that runs on the old.
     pub(crate) fn alternate_stack(&mut self) -> &mut libc::stack_t {
         &mut self.0.uc_stack
     }

@@ -251,6 +251,10 @@ pub(super) fn perform(
             escape.refuse(why, pc);
             false
         }
+        Ok(_) if !keep_alternate_stack(escape, context, sp, anchor) => {
+            escape.refuse(Why::Busy, pc);
+            false
+        }
         Ok(clear) => {
             escape.pass(pc, sp, clear);
             if rung == RUNG_UNWIND {
@@ -258,7 +262,6 @@ pub(super) fn perform(
                 // SAFETY: the proof has found stack enough.
                 unsafe { context.unwind_by(unwind::begin, std::ptr::from_ref(escape).cast()) };
             } else {
-                keep_alternate_stack(escape, context, sp, anchor);
                 context.escape_to(anchor);
             }
             record.note_rung(rung);
@@ -267,13 +270,31 @@ pub(super) fn perform(
     }
 }
 
-/// An alternate stack that lies in the frames which are dropped must not be left with the kernel.
-fn keep_alternate_stack(escape: &Escape<'_>, context: &mut Context<'_>, sp: usize, anchor: usize) {
-    let stack = context.alternate_stack();
-    if (sp..anchor).contains(&(stack.ss_sp as usize)) {
-        let (start, size, flags) = escape.stack.alternate;
-        stack.ss_sp = start as *mut libc::c_void;
-        stack.ss_size = size;
-        stack.ss_flags = flags & libc::SS_DISABLE;
+/// An alternate stack that lies in the frames which are dropped must not be left with the kernel: signals would write over
+/// what the thread keeps there next. `false` if it cannot be taken down now.
+fn keep_alternate_stack(escape: &Escape<'_>, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
+    let present = context.alternate_stack();
+    if !(sp..anchor).contains(&(present.ss_sp as usize)) {
+        return true;
     }
+    let (start, size, flags) = escape.stack.alternate;
+    let mut before = libc::stack_t {
+        ss_sp: start as *mut libc::c_void,
+        ss_flags: flags & libc::SS_DISABLE,
+        ss_size: size,
+    };
+    // The kernel changes nothing for who runs on the present one, as this handler does and its return will.
+    // SAFETY: `set_alternate_stack` wants a stack, this one is the thread's of before the call.
+    let set = unsafe { proof::in_a_room(set_alternate_stack, (&raw mut before).cast()) };
+    if set {
+        *context.alternate_stack() = before;
+    }
+    set
+}
+
+/// # Safety
+/// `stack` points to the `stack_t` to set.
+unsafe extern "C" fn set_alternate_stack(stack: *mut ()) {
+    // SAFETY: by contract.
+    unsafe { libc::sigaltstack(stack.cast(), std::ptr::null_mut()) };
 }

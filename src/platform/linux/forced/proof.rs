@@ -242,20 +242,30 @@ pub(super) fn prove(escape: &Escape<'_>, rung: u32, context: &Context<'_>) -> Re
         unwind: rung == RUNG_UNWIND,
         verdict: Err((Why::Busy, context.pc())),
     };
+    // SAFETY: `examine` wants a `Case`. If there is no room, the verdict stays `Busy`.
+    unsafe { in_a_room(examine, (&raw mut case).cast()) };
+    case.verdict
+}
+
+/// Calls `function(argument)` on a stack of this module's, with every signal blocked, if one is free.
+///
+/// # Safety
+/// `function` may be called with `argument`, and does not unwind.
+pub(super) unsafe fn in_a_room(function: unsafe extern "C" fn(*mut ()), argument: *mut ()) -> bool {
     // Acquire pairs with the Release below: the stack's last user has left it.
     let Some(room) = TAKEN
         .iter()
         .position(|taken| !taken.swap(true, Ordering::Acquire))
     else {
-        return case.verdict;
+        return false;
     };
     with_signals_blocked(|| {
         let top = ROOMS[room].0.get().cast::<u8>().wrapping_add(STACK);
-        // SAFETY: `examine` wants a `Case`; the stack is ours alone (I2), its end aligned as it is itself.
-        unsafe { arch::on_stack(examine, (&raw mut case).cast(), top) };
+        // SAFETY: by contract; the stack is ours alone (I2), its end aligned as it is itself.
+        unsafe { arch::on_stack(function, argument, top) };
     });
     TAKEN[room].store(false, Ordering::Release);
-    case.verdict
+    true
 }
 
 fn with_signals_blocked(act: impl FnOnce()) {
@@ -304,7 +314,7 @@ impl Case<'_> {
         // SAFETY: the stretch of the thread's own stack between the interrupted frame and the trampoline's, which are both in
         // use; the thread itself is here. What `find` gives holds code of a frame in use, or was kept by its `Module`.
         let mut walk = unsafe { Walk::new(self.registers, self.stack.clone(), find) };
-        let (mut stretch, mut frames, mut boundary) = (Stretch::Top, 0_u32, 0_usize);
+        let (mut stretch, mut frames, mut boundary, mut own) = (Stretch::Top, 0_u32, 0_usize, 0_usize);
         loop {
             let frame = walk.next().map_err(|lost| match lost {
                 Lost::NoImage { pc } => (Why::NotAllowed, pc),
@@ -318,8 +328,11 @@ impl Case<'_> {
                 }
                 (Stretch::Foreign | Stretch::Own, Make::Own) => Stretch::Own,
                 (Stretch::Foreign, Make::Point) => return Err((Why::NotACancellationPoint, frame.pc)),
-                (Stretch::Top, Make::Own) | (Stretch::Own, _) => return Err((Why::ThroughRust, frame.pc)),
+                (Stretch::Top, Make::Own) => return Err((Why::ThroughRust, frame.pc)),
+                // Only here it shows that what was taken for the closure is a callback.
+                (Stretch::Own, _) => return Err((Why::ThroughRust, own)),
             };
+            own = frame.pc;
             if stretch == Stretch::Foreign {
                 boundary = frame.cfa as usize;
             }
