@@ -42,8 +42,8 @@
 //!
 //! # Systems
 //!
-//! Linux on x86-64 has everything. Elsewhere delivery is cooperative: safepoints, masks and the waits of this crate. With
-//! `panic = "abort"` everything works in Result style.
+//! Linux on x86-64 and on aarch64 has everything. Elsewhere delivery is cooperative: safepoints, masks and the waits of
+//! this crate. With `panic = "abort"` everything works in Result style.
 //!
 //! # Limits
 //!

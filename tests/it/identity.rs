@@ -62,7 +62,7 @@ fn raises_through_old_ids_hit_nobody_while_their_records_live_again() {
             })
             .collect();
         until("they come and go", || lives.load(Ordering::Relaxed) > 0);
-        for _ in 0..20_000 {
+        for _ in 0..rounds(20_000) {
             let old = attach().unwrap().id();
             assert!(raise_exc(old, Numbered::new(&ledger)).is_err());
             assert!(raise_exc(mine, Numbered::new(&ledger)).is_err());

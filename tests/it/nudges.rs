@@ -244,7 +244,7 @@ fn no_raise_is_lost_before_a_wait_on_the_word() {
 /// millisecond: whatever it then sends for an earlier raise must not fall into a later call.
 #[test]
 fn the_next_call_is_not_interrupted_for_an_exception_that_was_delivered() {
-    const ROUNDS: usize = 10_000;
+    let rounds = rounds(10_000);
     for fail in [false, true] {
         let (reader, _writer) = io::pipe().unwrap();
         let (calls, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -264,20 +264,20 @@ fn the_next_call_is_not_interrupted_for_an_exception_that_was_delivered() {
                 innocent
             })
         };
-        for round in 1..=ROUNDS {
+        for round in 1..=rounds {
             until("the next call", || calls.load(Ordering::Acquire) >= round);
             // Most calls are blocked by then. Some are not: they raise at entry, which is as good here.
             let asleep = Instant::now() + Duration::from_micros(30);
             while Instant::now() < asleep {
                 std::hint::spin_loop();
             }
-            over.store(round == ROUNDS, Ordering::Relaxed);
+            over.store(round == rounds, Ordering::Relaxed);
             fate(&worker.raise(Stop).unwrap());
         }
         assert_eq!(
             join(worker),
             0,
-            "calls interrupted for nothing, of {ROUNDS}, fail: {fail}"
+            "calls interrupted for nothing, of {rounds}, fail: {fail}"
         );
     }
 }

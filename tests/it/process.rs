@@ -67,7 +67,7 @@ fn a_child_is_reaped_exactly_once_and_its_status_kept() {
 
 #[test]
 fn a_raise_that_races_the_childs_end_never_loses_the_status() {
-    for code in 0..100 {
+    for code in 0..crate::stage::rounds(100) as i32 {
         let script = format!("exit {code}");
         let worker = thread::spawn(move || {
             let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();

@@ -140,7 +140,7 @@ fn revoking_and_delivering_never_both_win() {
     };
     let mut revoked = 0;
     let mut receipts = Vec::new();
-    for _ in 0..20_000 {
+    for _ in 0..rounds(20_000) {
         let receipt = Raise::new(Numbered::new(&ledger)).queue().to(&worker).unwrap();
         revoked += u64::from(receipt.revoke());
         receipts.push(receipt);

@@ -249,6 +249,16 @@ pub fn stubborn_read(fd: &impl AsRawFd) -> (Result<usize, i32>, usize) {
     }
 }
 
+/// How often a race is repeated: a tenth of `times` on an emulated processor, which `.ci/aarch64` says by
+/// `THROWTO_EMULATED`. Nothing else is left out there.
+pub fn rounds(times: usize) -> usize {
+    if std::env::var_os("THROWTO_EMULATED").is_some() {
+        times / 10
+    } else {
+        times
+    }
+}
+
 /// A small generator of random numbers, so that a seed replays a run as far as threads do.
 pub struct Dice(u64);
 

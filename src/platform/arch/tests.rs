@@ -1,6 +1,6 @@
-//! What holds for the window on every processor.
+//! What the window must do on every instruction set.
 //!
-//! **Signal context:** no.
+//! **Signal context:** no, tests.
 
 #![allow(unsafe_code)]
 

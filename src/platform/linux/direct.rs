@@ -143,9 +143,7 @@ fn never(number: i64) -> InterruptFailed {
 /// The place and the reason if that must not be.
 pub(crate) fn arm_unwind(order: &Order, looked: probe::Probe) -> Result<(), (usize, Why)> {
     match looked {
-        probe::Probe::Blocked(call) if [libc::SYS_futex, libc::SYS_futex_waitv].contains(&call.number) => {
-            Err((call.pc as usize, Why::Futex))
-        }
+        probe::Probe::Blocked(call) if is_futex(call.number) => Err((call.pc as usize, Why::Futex)),
         probe::Probe::Blocked(call) => {
             // Not armed while the handler reads one: the next attempt will do it.
             let _armed = order.arm(&Instruction {
@@ -156,8 +154,18 @@ pub(crate) fn arm_unwind(order: &Order, looked: probe::Probe) -> Result<(), (usi
             });
             Ok(())
         }
+        // The handler decides by the number that it finds.
+        _ if arch::TELLS_NUMBER => {
+            let _armed = order.arm(&Instruction::blind(Act::Unwind));
+            Ok(())
+        }
         _ => Err((0, Why::Unseen)),
     }
+}
+
+/// Waits for locks, and on words like them.
+pub(super) fn is_futex(number: i64) -> bool {
+    number == libc::SYS_futex || number == libc::SYS_futex_waitv
 }
 
 /// Orders the region to be left from wherever the thread is in it.

@@ -311,6 +311,18 @@ pub(super) fn is_the_call(wanted: &Instruction, context: &Context<'_>) -> bool {
         && context.syscall_args()[seen..] == wanted.args[seen..]
 }
 
+/// Whether the thread stands behind an interrupted call that its frames may be unwound from. Where the context tells the call's
+/// number, what the giver has seen is not needed.
+#[cfg(throwto_forced)]
+pub(super) fn may_be_left(wanted: &Instruction, context: &Context<'_>) -> bool {
+    if TELLS_NUMBER {
+        let number = context.syscall_number();
+        context.after_interrupted_call() && number.is_some_and(|number| !direct::is_futex(number))
+    } else {
+        is_the_call(wanted, context)
+    }
+}
+
 /// H3.
 fn forward(
     installed: &Installed,

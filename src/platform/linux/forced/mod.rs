@@ -46,6 +46,9 @@ const UNWINDING: u32 = 1;
 const SWALLOWED: u32 = 2;
 const LEFT: u32 = 3;
 
+/// What the unwinder, and the cleanups it runs, may need of the thread's stack.
+const UNWINDERS_ROOM: usize = 64 << 10;
+
 /// The way out of a region.
 ///
 /// The handler finds it through the first word of the region's frame.
@@ -225,7 +228,7 @@ pub(super) fn perform(
     let may_abandon = region.has(Region::ABANDON) && region.level() == Level::Unmasked;
     let rung = match order {
         Some(wanted) if wanted.act == Act::Unwind && region.has(Region::UNWIND) => {
-            if !super::handler::is_the_call(wanted, context) {
+            if !super::handler::may_be_left(wanted, context) {
                 return false;
             }
             RUNG_UNWIND
@@ -237,6 +240,7 @@ pub(super) fn perform(
     let anchor = escape.anchor.load(Ordering::Relaxed);
     let refusal = match escape.state.load(Ordering::Relaxed) {
         CALM if sp < escape.stack.low || sp >= anchor => Some(Why::OtherStack),
+        CALM if rung == RUNG_UNWIND && sp - escape.stack.low < UNWINDERS_ROOM => Some(Why::NoRoom),
         CALM => None,
         SWALLOWED if rung == RUNG_ABANDON => None,
         SWALLOWED => Some(Why::Swallowed),
