@@ -39,11 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // It is still woken now and then, in case that it can come free after all.
-    let asleep = || {
-        threads()
-            .into_iter()
-            .find(|t| t.left_behind && t.where_blocked != "running")
-    };
+    let asleep = |t: &throwto::ThreadInfo| t.left_behind && t.where_blocked != "running";
+    let asleep = || threads().into_iter().find(asleep);
     let left = std::iter::repeat_with(asleep).flatten().next().ok_or("none")?;
     println!("left behind: {:?}, {}", left.region, left.where_blocked);
     drop(held);
