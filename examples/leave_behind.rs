@@ -12,7 +12,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stuck = Arc::new(LockedLibrary::new());
     let sound = Arc::new(LockedLibrary::new());
     let held = stuck.hold();
-
     let (jobs, to_do) = channel::<(&str, Arc<LockedLibrary>)>();
     let (results, done) = channel();
     let worker = thread::spawn(move || {
@@ -28,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for (name, library) in [("stuck", &stuck), ("sound", &sound)] {
         jobs.send((name, Arc::clone(library)))?;
-        let result = match done.recv_timeout(Duration::from_millis(500)) {
+        let result = match done.recv_timeout(Duration::from_secs(2)) {
             Ok(result) => result,
             Err(_too_late) => {
                 worker.raise(TimedOut)?;
@@ -38,13 +37,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{result}");
     }
 
-    for left in threads().iter().filter(|thread| thread.left_behind) {
-        println!("left behind: {:?}, {}", left.region, left.where_blocked);
-    }
+    // It is woken now and then, in case that it can come free after all: look while it sleeps.
+    let asleep = || {
+        threads()
+            .into_iter()
+            .find(|t| t.left_behind && t.where_blocked != "running")
+    };
+    let left = std::iter::repeat_with(asleep).find_map(|left| left).unwrap();
+    println!("left behind: {:?}, {}", left.region, left.where_blocked);
     drop(held);
-    while stats().left_running > 0 {
-        std::thread::yield_now();
-    }
+    while stats().left_running > 0 {}
     println!("all that was left behind has ended");
     drop(jobs);
     worker.join()?;
