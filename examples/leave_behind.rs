@@ -12,7 +12,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stuck = Arc::new(LockedLibrary::new());
     let sound = Arc::new(LockedLibrary::new());
     let held = stuck.hold();
-
     let (jobs, to_do) = channel::<(&str, Arc<LockedLibrary>)>();
     let (results, done) = channel();
     let worker = thread::spawn(move || {

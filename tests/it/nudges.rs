@@ -244,7 +244,7 @@ fn no_raise_is_lost_before_a_wait_on_the_word() {
 /// millisecond: whatever it then sends for an earlier raise must not fall into a later call.
 #[test]
 fn the_next_call_is_not_interrupted_for_an_exception_that_was_delivered() {
-    let rounds = rounds(10_000);
+    let rounds = rounds(10_000) as usize;
     for fail in [false, true] {
         let (reader, _writer) = io::pipe().unwrap();
         let (calls, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
