@@ -97,7 +97,11 @@ pub enum StuckIn {
 impl StuckIn {
     pub fn is_seen(&self, thread: &ThreadInfo) -> bool {
         match self {
-            Self::Call(name) => thread.where_blocked.starts_with(name),
+            Self::Call(name) => {
+                let told = &thread.where_blocked;
+                // C's `poll` is the system call `ppoll` where there is no older one.
+                told.starts_with(name) || name.starts_with("poll(") && told.starts_with(&format!("p{name}"))
+            }
             Self::Wait => {
                 thread.state == ThreadState::Waiting && thread.where_blocked.starts_with("futex wait")
             }
