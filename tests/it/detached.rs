@@ -327,7 +327,7 @@ fn a_value_that_panics_in_the_making_leaves_the_call_behind_all_the_same() {
 /// the way out of its thread, and every exception is delivered in a call, or after it.
 #[test]
 fn a_raise_that_races_the_result_loses_and_doubles_neither() {
-    let rounds = rounds(10_000);
+    let rounds = rounds(3000);
     static MADE: AtomicU64 = AtomicU64::new(0);
     static DROPPED: AtomicU64 = AtomicU64::new(0);
     #[derive(Debug)]
