@@ -78,7 +78,7 @@ mod receipt;
 mod region;
 mod runtime;
 mod safepoint;
-#[cfg(throwto_ladder)]
+#[cfg(throwto_nudge)]
 pub mod signal;
 mod status;
 pub mod sync;
