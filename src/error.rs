@@ -1,6 +1,6 @@
 //! What can go wrong, in words that say what to do.
 //!
-//! Owns: the error enums of attaching and raising. Leaves to `foreign` and `thread` the errors of theirs.
+//! Owns: the error enums of attaching and raising, and what is said of a missing ability. Leaves to `foreign` and `thread` the errors of theirs.
 //!
 //! **Signal context:** no.
 
@@ -108,4 +108,13 @@ pub enum RaiseError {
     /// The runtime could not be set up.
     #[error(transparent)]
     Setup(#[from] AttachError),
+}
+
+/// Something was asked for that cannot be had on this system. Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not on this system: {capability}")]
+#[non_exhaustive]
+pub struct Unsupported {
+    /// What was asked for, and what it needs.
+    pub capability: &'static str,
 }

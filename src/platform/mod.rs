@@ -51,10 +51,10 @@ pub(crate) use linux::{
 };
 #[cfg(throwto_forced)]
 pub(crate) use linux::{forced, module, symbols};
-#[cfg(not(throwto_forced))]
-pub(crate) use unforced::{forced, module, symbols};
 #[cfg(not(throwto_ladder))]
 pub(crate) use portable::{blocked, direct, futex, membarrier, probe};
+#[cfg(not(throwto_forced))]
+pub(crate) use unforced::{forced, module, symbols};
 #[cfg(all(throwto_nudge, not(throwto_ladder)))]
 pub(crate) use unix::{fork, handler, nudge};
 #[cfg(not(throwto_nudge))]
