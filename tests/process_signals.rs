@@ -151,6 +151,7 @@ fn forge(pid: libc::pid_t, tid: OsTid, claimed_pid: libc::pid_t, value: u64) -> 
     }
 }
 
+#[cfg(throwto_ladder)]
 #[test]
 fn a_forged_code_from_another_process_raises_nothing_and_is_counted() {
     let _ready = ready();

@@ -61,19 +61,16 @@ fn a_revoked_raise_interrupts_nobody_any_more() {
         let worker = {
             let count = Arc::clone(&count);
             thread::spawn(move || {
-                let mut call = Call::new("storm");
-                if fail {
-                    call = call.fail_syscalls();
-                }
-                call.run(|| {
-                    loop {
-                        match counted_read(&reader, &count) {
-                            Err(libc::ECANCELED) => count.fetch_add(1, Ordering::SeqCst),
-                            end => break end,
-                        };
-                    }
-                })
-                .unwrap()
+                with_fail(Call::new("storm"), fail)
+                    .run(|| {
+                        loop {
+                            match counted_read(&reader, &count) {
+                                Err(libc::ECANCELED) => count.fetch_add(1, Ordering::SeqCst),
+                                end => break end,
+                            };
+                        }
+                    })
+                    .unwrap()
             })
         };
         until_blocked(worker.id(), "read(");
@@ -143,10 +140,12 @@ fn an_uninterruptible_target_gets_no_signal_even_in_a_region() {
     assert!(!heard_a_signal(
         |quiet| shield(FOREVER, || foreign::call(quiet).unwrap())
     ));
-    assert!(!heard_a_signal(|quiet| uninterruptible(|_| Call::new("x")
-        .fail_syscalls()
-        .run(quiet)
-        .unwrap())));
+    assert!(!heard_a_signal(|quiet| uninterruptible(|_| with_fail(
+        Call::new("x"),
+        true
+    )
+    .run(quiet)
+    .unwrap())));
 }
 
 #[test]
@@ -241,10 +240,7 @@ fn the_next_call_is_not_interrupted_for_an_exception_that_was_delivered() {
         let worker = {
             let (calls, over) = (Arc::clone(&calls), Arc::clone(&over));
             thread::spawn(move || {
-                let mut call = Call::new("again and again");
-                if fail {
-                    call = call.fail_syscalls();
-                }
+                let call = with_fail(Call::new("again and again"), fail);
                 let mut innocent = 0;
                 while !over.load(Ordering::Relaxed) {
                     calls.fetch_add(1, Ordering::Release);
