@@ -19,10 +19,12 @@ pub enum AttachError {
         /// The nudge signal.
         signal: i32,
     },
-    /// Somebody has installed another handler for the nudge signal, and it does not pass our signals on.
+    /// Somebody has installed another handler for the nudge signal, and it does not pass our signals on. Or it does, with
+    /// `SA_RESTART`, on a system where the calls that it restarts cannot be ended.
     #[error(
-        "another handler has taken signal {signal} and does not pass it on to the one that was there before; install it \
-         before the first attach, make it chain, or choose another signal with Config::nudge_signal"
+        "another handler has taken signal {signal} and does not pass it on to the one that was there before, or restarts \
+         what it interrupts; install it before the first attach, make it chain, or choose another signal with \
+         Config::nudge_signal"
     )]
     HandlerReplaced {
         /// The nudge signal.

@@ -92,6 +92,15 @@ pub(crate) fn install(
     }
 }
 
+/// Whether somebody has put a handler over ours that has interrupted calls restarted: a nudge would be heard, and break
+/// nothing.
+pub(super) fn restarts(signal: libc::c_int) -> bool {
+    let mut now = empty_action();
+    // SAFETY: a query: the present action is written into `now`.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+    asked == 0 && now.sa_flags & libc::SA_RESTART != 0
+}
+
 fn failed() -> InstallFailed {
     InstallFailed {
         errno: Errno::last_raw(),

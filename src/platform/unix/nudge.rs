@@ -25,8 +25,8 @@ pub(crate) fn send(record: &Record, os_tid: i32, signal: libc::c_int) -> bool {
     unsafe { libc::pthread_kill(thread as libc::pthread_t, signal) == 0 }
 }
 
-/// Whether a nudge reaches the calling thread, whose record this is. A directed signal to oneself is handled before the
-/// call that sent it returns.
+/// Whether a nudge reaches the calling thread, whose record this is, and breaks its calls. A directed signal to oneself
+/// is handled before the call that sent it returns.
 pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
     let heard = record.heard();
     // As a raiser does, so that the handler takes it for ours. `None`: a raiser's nudge is under way, and serves as well.
@@ -36,7 +36,7 @@ pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
     if pin.is_some() && !reached {
         record.unsent();
     }
-    reached
+    reached && !super::handler::restarts(signal)
 }
 
 /// The kernel's number of the calling thread.
