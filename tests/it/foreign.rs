@@ -290,6 +290,7 @@ fn the_same_thread_is_freed_again_and_again() {
 /// A flag that C code would look at: blocks in a futex, which no rung but the hook may end.
 #[derive(Default)]
 struct Library {
+    at_work: AtomicBool,
     interrupted: Mutex<bool>,
     changed: std::sync::Condvar,
 }
@@ -301,6 +302,7 @@ impl Library {
     }
 
     fn work(&self) -> Result<(), &'static str> {
+        self.at_work.store(true, Ordering::SeqCst);
         let mut interrupted = self.interrupted.lock().unwrap();
         while !*interrupted {
             interrupted = self.changed.wait(interrupted).unwrap();
@@ -458,6 +460,8 @@ fn an_outer_hook_works_again_after_an_inner_region() {
             })
         })
     };
+    // Leaving the inner regions may block too, for who looks at them.
+    until("at work", || library.at_work.load(Ordering::SeqCst));
     until_blocked(worker.id(), "futex wait");
     worker.raise(Stop).unwrap();
     assert!(matches!(join(worker), Err(CallError::Raised(_))));
