@@ -32,7 +32,7 @@ fn a_rung_that_cannot_be_had_is_an_error_and_the_call_is_not_made() {
     let check = || {
         assert!(!Call::supports(Rung::Fail) && Call::supports(Rung::Nudge));
         match Call::new("read").fail_syscalls().try_run(never) {
-            Err(CallError::Unsupported(told)) => assert_eq!(told.capability, "the rung fail"),
+            Err(CallError::Unsupported { capability: told }) => assert!(told.starts_with("fail")),
             other => panic!("{other:?}"),
         }
         let told = Call::new("read").fail_syscalls().run(never).unwrap_err();
