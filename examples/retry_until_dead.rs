@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use throwto::{ExcType, Retry, Stop, raise_until_dead, thread};
+use throwto::{ExcType, Retry, Stop, raise_until_dead, thread, threads};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // "It works on my machine": catch everything, go on. It has five such places.
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     let retry = Retry {
         every: Duration::from_millis(1),
-        give_up_after: Duration::from_secs(10),
+        give_up_after: Duration::from_secs(60),
     };
     let dead = raise_until_dead(&stubborn, ExcType::of::<Stop>(), retry)?;
     println!(
@@ -28,8 +28,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let deaf = thread::Builder::new()
         .name("deaf".into())
         .spawn(move || receiver.recv().is_err())?;
+    while !threads()
+        .iter()
+        .any(|t| t.id == deaf.id() && t.where_blocked.starts_with("futex"))
+    {
+        std::thread::yield_now();
+    }
     let retry = Retry {
-        give_up_after: Duration::from_millis(50),
+        give_up_after: Duration::from_millis(200),
         ..Retry::default()
     };
     match raise_until_dead(&deaf, ExcType::of::<Stop>(), retry) {

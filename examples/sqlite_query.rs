@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let endless = "WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c";
     for sql in [endless, "SELECT 6 * 7", "SELECT no_such_column"] {
         queries.send(sql)?;
-        let answer = match answers.recv_timeout(Duration::from_secs(1)) {
+        let answer = match answers.recv_timeout(Duration::from_secs(3)) {
             Ok(answer) => answer,
             Err(_too_late) => {
                 database.raise(TimedOut)?;

@@ -37,14 +37,16 @@ fn read(mut pipe: PipeReader) {
     drop(call.try_run(|| pipe.read(&mut [0])));
 }
 
-/// Looks again until one thread runs and two are blocked in the kernel, or ten seconds have passed.
+/// Looks again until each is where it belongs, two blocked and one running, or a minute has passed.
 fn look_until_settled() -> Vec<ThreadInfo> {
-    let late = Instant::now() + Duration::from_secs(10);
+    let late = Instant::now() + Duration::from_secs(60);
     loop {
         let all = threads();
-        let runs = |thread: &&ThreadInfo| thread.where_blocked == "running";
-        let starts = |thread: &ThreadInfo| thread.state == ThreadState::Starting;
-        if all.iter().filter(runs).count() == 1 && !all.iter().any(starts) || Instant::now() > late {
+        let runs = |t: &&ThreadInfo| t.where_blocked == "running";
+        let fits = |t: &ThreadInfo| {
+            t.state != ThreadState::Starting && (t.state == ThreadState::Running) == runs(&t)
+        };
+        if all.iter().all(fits) && all.iter().filter(runs).count() == 1 || Instant::now() > late {
             return all;
         }
         std::thread::yield_now();

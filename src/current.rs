@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::error::AttachError;
-use crate::platform::{futex, handler, nudge};
+use crate::platform::{futex, handler, nudge, signal_stack};
 use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use crate::protocol::record::{Owner, Record};
 use crate::protocol::registry::{Full, Registry, ThreadId};
@@ -82,6 +82,8 @@ struct Membership {
     attachments: usize,
     /// Delivered and not yet caught: settled as caught when the thread ends.
     in_flight: Vec<Arc<ReceiptCell>>,
+    /// Room for nudges. Goes last, when there are no more.
+    _stack: Option<signal_stack::Widened>,
 }
 
 /// Keeps the calling thread attached; the thread can be raised into while one of these lives.
@@ -176,6 +178,7 @@ pub(crate) fn register(name: Option<Arc<str>>, parent: Option<ThreadId>) -> Resu
 /// Makes the calling thread the owner of the registered `id`.
 pub(crate) fn adopt(id: ThreadId) -> Attachment {
     if let Some(record) = REGISTRY.record(id.index()) {
+        let stack = signal_stack::widen(id.index());
         record.begin(handler::this_thread(), nudge::os_tid());
         REGISTRY.bind(id, nudge::os_tid());
         let membership = Membership {
@@ -183,6 +186,7 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
             owner: Owner::of(record),
             attachments: 1,
             in_flight: Vec::new(),
+            _stack: stack,
         };
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
         CURRENT.set(record);

@@ -30,7 +30,7 @@ use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::ladder::{Found, Step, Times};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
-use crate::protocol::word::{Attention, Kind, Level, Region};
+use crate::protocol::word::{Attention, Kind, Level, Region, Sender};
 use crate::raise::release;
 use crate::raised::Rung;
 use crate::runtime;
@@ -127,6 +127,10 @@ pub struct Stats {
     pub forged_signals: u64,
     /// Hooks that panicked; the ladder went on.
     pub hook_panics: u64,
+    /// Calls of [`foreign::detached`](crate::foreign::detached) that their callers gave up.
+    pub left_behind: u64,
+    /// How many of those have not ended: a number as of now, and not a counter.
+    pub left_running: u64,
 }
 
 /// The counters of the process so far.
@@ -136,6 +140,7 @@ pub struct Stats {
 /// ```
 pub fn stats() -> Stats {
     let (requeued, foreign_signals, forged_signals) = crate::platform::handler::counts();
+    let (left_behind, left_running) = REGISTRY.members().left_behind();
     let inbox = inbox();
     Stats {
         nudges: inbox.nudges,
@@ -144,6 +149,8 @@ pub fn stats() -> Stats {
         foreign_signals,
         forged_signals,
         hook_panics: inbox.hook_panics,
+        left_behind,
+        left_running,
     }
 }
 
@@ -415,7 +422,7 @@ fn in_region(id: ThreadId, seen: Region, act: impl FnOnce(&'static Record)) {
 
 fn again(record: &'static Record) {
     inbox().renudges += 1;
-    nudge::send(record, record.os_tid(), runtime::signal());
+    nudge::send(record, Sender::Other, record.os_tid(), runtime::signal());
 }
 
 /// The rungs that take a signal. `true` if one of the forced ones was ordered.

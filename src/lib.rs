@@ -49,6 +49,8 @@
 //!
 //! # Limits
 //!
+//! Calls that refuse every rung can be left behind on a thread of their own: [`foreign::detached`].
+//!
 //! Uninterruptible kernel sleep, locks inside C libraries, code that computes without a safepoint or a hook, threads that
 //! block the nudge signal (`SIGURG`, see [`Config`]). The list is in `docs/limitations.md`.
 

@@ -384,7 +384,7 @@ pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
         Duty::Nothing => {}
         Duty::Wake => futex::wake(record.attention_word()),
         Duty::Nudge { pin, enlist, urgent } => {
-            if !nudge::send(record, record.os_tid(), runtime::signal()) {
+            if !nudge::send(record, pin.sender(), record.os_tid(), runtime::signal()) {
                 record.unsent();
             }
             release(pin);

@@ -79,6 +79,8 @@ pub(crate) enum Raises {
     End,
     /// It stays pending: for waits that must not be left, such as taking a mutex back after a condition wait.
     Stay,
+    /// It makes the wait `Ready` and stays pending, for the caller to take.
+    Show,
 }
 
 /// Waits on the calling thread's attention word until `ready()`, `deadline` or a raise.
@@ -106,11 +108,14 @@ pub(crate) fn wait_until(
         if deadline.is_some_and(|at| futex::now() >= at) {
             return Waited::TimedOut;
         }
-        if raises == Raises::End && deliverable(owner, Moment::Blocking) {
+        if raises != Raises::Stay && deliverable(owner, Moment::Blocking) {
             if slept {
                 record.note_rung(WOKEN);
             }
             drop(inside);
+            if raises == Raises::Show {
+                return Waited::Ready;
+            }
             return match take(owner, Moment::Blocking) {
                 Some(raised) => Waited::Raised(raised),
                 // Revoked in this very moment: wait on.

@@ -12,7 +12,7 @@ use crate::current::REGISTRY;
 use crate::foreign::{self, Refusal};
 use crate::os::OsTid;
 use crate::platform::spot::Refused;
-use crate::platform::{blocked, membarrier};
+use crate::platform::{blocked, futex, membarrier};
 use crate::protocol::record::Pin;
 use crate::protocol::registry::{Member, ThreadId};
 use crate::protocol::word::Kind;
@@ -47,11 +47,14 @@ pub struct ThreadInfo {
     pub name: Option<String>,
     /// The thread that spawned it, if that one was attached.
     pub parent: Option<ThreadId>,
+    /// Whether it runs a call of [`foreign::detached`](crate::foreign::detached) that its caller has given up.
+    pub left_behind: bool,
     /// What it is doing, as far as this crate knows.
     pub state: ThreadState,
     /// The label of the foreign call it is in.
     pub region: Option<&'static str>,
-    /// Where it is, as read from the system: `read(fd 3, pipe) for 2.1 s`, `running`, `uninterruptible kernel sleep`.
+    /// Where it is, as read from the system: `read(fd 3, pipe) for 2.1 s`, `running`, `uninterruptible kernel sleep`; or
+    /// `held by a hook or a look at it`, when it has left its call and a hook of that is still running.
     ///
     /// The time is counted from the first look (this function, or a raise that failed) that found it in this wait.
     pub where_blocked: String,
@@ -145,7 +148,7 @@ impl Glance {
         let where_blocked = match state {
             ThreadState::Starting => "not started yet".to_owned(),
             _ => {
-                let place = blocked::describe(tid);
+                let place = blocked::describe_attached(tid, &|word| is_held(member.id, word));
                 match since_first_look(member.id, tid, &place) {
                     Some(time) => format!("{place} for {:.1} s", time.as_secs_f64()),
                     None => place,
@@ -157,6 +160,7 @@ impl Glance {
             os_tid: OsTid::from_raw(tid),
             name: member.name.as_deref().map(str::to_owned),
             parent: member.parent,
+            left_behind: member.left_behind,
             state,
             region,
             where_blocked,
@@ -165,6 +169,14 @@ impl Glance {
             nudge_blocked: blocked::signal_blocked(tid, runtime::signal()).unwrap_or(false),
         }
     }
+}
+
+/// Whether a thread that sleeps on `word` does so at the end of a region or of an attachment, because of those who look at
+/// it. A report of that must not pass for a wait of the thread's own.
+fn is_held(id: ThreadId, word: u64) -> bool {
+    REGISTRY.record(id.index()).is_some_and(|record| {
+        futex::is_word(record.attention_word(), word) && record.region().kind() != Kind::Waiting
+    })
 }
 
 /// A wait that was looked at before: the kernel does not tell how long a thread has slept, but a thread that has not

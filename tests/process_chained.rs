@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use throwto::foreign::{Call, CallError};
 use throwto::{Rung, Stop, raise_exc, thread};
 
+/// Nothing here takes that long unless it hangs.
+const HANGS: Duration = Duration::from_secs(180);
+
 static BEFORE: OnceLock<usize> = OnceLock::new();
 static PASSED_ON: AtomicU32 = AtomicU32::new(0);
 
@@ -48,7 +51,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 }
 
 fn blocked_in_read(id: throwto::ThreadId) {
-    let late = Instant::now() + Duration::from_secs(10);
+    let late = Instant::now() + HANGS;
     while !throwto::threads()
         .iter()
         .any(|t| t.id == id && t.where_blocked.starts_with("read("))
@@ -99,7 +102,10 @@ fn a_restarting_handler_on_our_signal_does_not_keep_a_call_blocked() {
         });
         blocked_in_read(worker.id());
         raise_exc(&worker, Stop).unwrap();
-        match worker.join().unwrap() {
+        let Ok(ended) = worker.join_timeout(HANGS).unwrap() else {
+            panic!("it hangs: {:?}", throwto::threads())
+        };
+        match ended {
             Err(CallError::Raised(raised)) if fail => assert!(raised.rung() >= Rung::Nudge, "{raised:?}"),
             Err(CallError::Raised(raised)) => assert_eq!(raised.rung(), rung),
             other => panic!("{other:?}"),

@@ -1,14 +1,15 @@
 //! P13: what a forked child starts with. A process of its own, since it forks while raisers hammer.
 //!
-//! A child tells by its exit status what it found; a child that hangs is killed and fails the test.
+//! Each test has a process of its own besides: std holds a lock of its own while a thread starts or ends, another test's
+//! as well, and a child that is forked at that moment can start none (docs/limitations.md). A child tells by its exit
+//! status what it found; a child that hangs is killed and fails the test.
 
 #[path = "it/stage.rs"]
 mod stage;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -21,15 +22,14 @@ use throwto::{
 
 use stage::*;
 
-/// One forking test at a time: a child has the other tests' locks as they were.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// Runs `child` in a forked process, where it must return `Ok` in time.
 #[track_caller]
 fn in_child(child: impl FnOnce() -> Result<(), String>) {
     // SAFETY: the child runs tests, which allocate: glibc holds its own locks over a fork.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
+            // A child that hangs beside a parent that was killed would hang for ever.
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
             let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
             let code = match told {
                 Ok(Ok(())) => 0,
@@ -67,48 +67,49 @@ fn check(what: &str, holds: bool) -> Result<(), String> {
 
 #[test]
 fn a_child_holds_itself_alone_with_an_empty_queue() {
-    let _one = ONE_AT_A_TIME.lock();
-    let ledger = Ledger::new();
-    let attachment = attach().unwrap();
-    let me = attachment.id();
-    let other = thread::spawn(thread::park);
-    until_waiting(other.id());
-    let mine = Raise::new(Numbered::new(&ledger)).queue().to(me).unwrap();
-    let theirs = throwto::uninterruptible(|_| other.raise(Interrupted));
-    let theirs = theirs.unwrap();
-    in_child(|| {
-        let seen = throwto::threads();
-        check("alone", seen.len() == 1 && seen[0].id == me)?;
-        check("found by its new number", seen[0].os_tid == OsTid::current())?;
-        check(
-            "an empty queue",
-            !throwto::pending() && throwto::safepoint().is_ok(),
-        )?;
-        check("the parent's value is not dropped here", ledger.drops_of(0) == 0)?;
-        check("the parent's receipt says nothing here", !mine.revoke())?;
-        check(
-            "the other is gone",
-            matches!(raise_exc(other.id(), Stop), Err(RaiseError::NoSuchThread { .. })),
-        )?;
-        for target in [throwto::Target::from(me), OsTid::current().into()] {
-            raise_exc(target, Stop).map_err(|e| e.to_string())?;
+    in_own_process("a_child_holds_itself_alone_with_an_empty_queue", || {
+        let ledger = Ledger::new();
+        let attachment = attach().unwrap();
+        let me = attachment.id();
+        let other = thread::spawn(thread::park);
+        until_waiting(other.id());
+        let mine = Raise::new(Numbered::new(&ledger)).queue().to(me).unwrap();
+        let theirs = throwto::uninterruptible(|_| other.raise(Interrupted));
+        let theirs = theirs.unwrap();
+        in_child(|| {
+            let seen = throwto::threads();
+            check("alone", seen.len() == 1 && seen[0].id == me)?;
+            check("found by its new number", seen[0].os_tid == OsTid::current())?;
             check(
-                "raised into",
-                throwto::safepoint().is_err_and(|raised| raised.is::<Stop>()),
+                "an empty queue",
+                !throwto::pending() && throwto::safepoint().is_ok(),
             )?;
-        }
-        Ok(())
+            check("the parent's value is not dropped here", ledger.drops_of(0) == 0)?;
+            check("the parent's receipt says nothing here", !mine.revoke())?;
+            check(
+                "the other is gone",
+                matches!(raise_exc(other.id(), Stop), Err(RaiseError::NoSuchThread { .. })),
+            )?;
+            for target in [throwto::Target::from(me), OsTid::current().into()] {
+                raise_exc(target, Stop).map_err(|e| e.to_string())?;
+                check(
+                    "raised into",
+                    throwto::safepoint().is_err_and(|raised| raised.is::<Stop>()),
+                )?;
+            }
+            Ok(())
+        });
+        assert_eq!(
+            mine.state(),
+            ReceiptState::Pending,
+            "the parent's own is as it was"
+        );
+        assert_eq!(number_of(&throwto::safepoint().unwrap_err()), 0);
+        assert_eq!(mine.state(), ReceiptState::Caught);
+        assert!(join(other).is_err());
+        assert_eq!(fate(&theirs), ReceiptState::Caught);
+        ledger.balance();
     });
-    assert_eq!(
-        mine.state(),
-        ReceiptState::Pending,
-        "the parent's own is as it was"
-    );
-    assert_eq!(number_of(&throwto::safepoint().unwrap_err()), 0);
-    assert_eq!(mine.state(), ReceiptState::Caught);
-    assert!(join(other).is_err());
-    assert_eq!(fate(&theirs), ReceiptState::Caught);
-    ledger.balance();
 }
 
 /// Threads, nudges, hooks and the driver, anew in the child.
@@ -130,52 +131,63 @@ fn everything_works() -> Result<(), String> {
 
 #[test]
 fn a_handle_of_the_parents_says_in_a_child_that_its_thread_is_not_here() {
-    let _one = ONE_AT_A_TIME.lock();
-    let _attachment = attach().unwrap();
-    let other = thread::spawn(|| thread::park().is_ok());
-    until_waiting(other.id());
-    let mut handle = Some(other);
-    in_child(|| {
-        let other = handle.take().unwrap();
-        check("not alive here", !other.is_alive())?;
-        check(
-            "joined at once, with an error",
-            matches!(other.join(), Err(thread::JoinError::Panicked(_))),
-        )
-    });
-    let other = handle.take().unwrap();
-    assert!(other.is_alive());
-    other.unpark();
-    assert!(join(other));
+    in_own_process(
+        "a_handle_of_the_parents_says_in_a_child_that_its_thread_is_not_here",
+        || {
+            let _attachment = attach().unwrap();
+            let other = thread::spawn(|| thread::park().is_ok());
+            until_waiting(other.id());
+            let mut handle = Some(other);
+            in_child(|| {
+                let other = handle.take().unwrap();
+                check("not alive here", !other.is_alive())?;
+                check(
+                    "joined at once, with an error",
+                    matches!(other.join(), Err(thread::JoinError::Panicked(_))),
+                )
+            });
+            let other = handle.take().unwrap();
+            assert!(other.is_alive());
+            other.unpark();
+            assert!(join(other));
+        },
+    );
 }
 
 #[test]
 fn a_child_can_do_everything() {
-    let _one = ONE_AT_A_TIME.lock();
-    // The driver runs in the parent before the fork.
-    everything_works().unwrap();
-    let attachment = attach().unwrap();
-    in_child(everything_works);
-    drop(attachment);
-    in_child(|| {
-        check(
-            "unattached",
-            ThreadId::current().is_none() && throwto::threads().is_empty(),
-        )?;
-        let _attachment = attach().map_err(|e| e.to_string())?;
-        everything_works()
-    });
-    in_child(|| {
+    in_own_process("a_child_can_do_everything", || {
+        // The driver runs in the parent before the fork.
+        everything_works().unwrap();
+        let attachment = attach().unwrap();
         in_child(everything_works);
-        Ok(())
+        drop(attachment);
+        in_child(|| {
+            check(
+                "unattached",
+                ThreadId::current().is_none() && throwto::threads().is_empty(),
+            )?;
+            let _attachment = attach().map_err(|e| e.to_string())?;
+            everything_works()
+        });
+        in_child(|| {
+            in_child(everything_works);
+            Ok(())
+        });
+        everything_works().unwrap();
     });
-    everything_works().unwrap();
 }
 
 /// Whatever lock of ours somebody else holds at the fork, the child must not wait for it.
 #[test]
 fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
-    let _one = ONE_AT_A_TIME.lock();
+    in_own_process(
+        "a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works",
+        forks_amid_all,
+    );
+}
+
+fn forks_amid_all() {
     let ledger = Ledger::new();
     let over = AtomicBool::new(false);
     let attachment = attach().unwrap();
@@ -183,12 +195,19 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
     let busy = thread::spawn(|| while !throwto::safepoint().is_err_and(|raised| raised.is::<Stop>()) {});
     let id = busy.id();
     let old = raise_exc(id, Interrupted).unwrap();
+    // A child that is forked while a thread starts can start none: see the head of this file. So all run, the driver too.
+    everything_works().unwrap();
+    fate(&old);
+    let running = AtomicUsize::new(0);
+    let runs = || running.fetch_add(1, Ordering::SeqCst);
     let mut met = 0_u64;
     std::thread::scope(|s| {
+        let end = Over(&over);
         let raisers: Vec<_> = [me, id]
             .map(|target| {
-                let (ledger, over) = (&ledger, &over);
+                let (ledger, over, runs) = (&ledger, &over, &runs);
                 s.spawn(move || {
+                    runs();
                     let mut receipts = Vec::new();
                     while !over.load(Ordering::Relaxed) {
                         receipts.push(Raise::new(Numbered::new(ledger)).queue().to(target).unwrap());
@@ -199,27 +218,30 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
             })
             .into();
         s.spawn(|| {
+            runs();
             while !over.load(Ordering::Relaxed) {
                 let _ = throwto::threads();
                 let _ = raise_exc("no such name", Stop);
             }
         });
         s.spawn(|| {
+            runs();
             while !over.load(Ordering::Relaxed) {
-                // Not a thread of its own each time: std holds a lock of its own while a thread starts or ends, and a
-                // child that is forked at that moment can start none (docs/limitations.md).
+                // Not a thread of its own each time, for the same reason.
                 drop(attach().unwrap());
             }
         });
         for _ in 0..2 {
             // Without a pause, so that the slot's lock is held at many a fork.
             s.spawn(|| {
+                runs();
                 // The target may be gone by the time that they see the end.
                 while !over.load(Ordering::Relaxed) && raise_exc(id, Interrupted).is_ok() {
                     std::hint::spin_loop();
                 }
             });
         }
+        until("all run", || running.load(Ordering::SeqCst) == 6);
         for round in 0..60 {
             in_child(|| {
                 check("an empty queue", !throwto::pending())?;
@@ -241,7 +263,7 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
                 met += 1;
             }
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         let receipts: Vec<_> = raisers.into_iter().map(|r| r.join().unwrap()).collect();
         while throwto::safepoint().is_err() {
             met += 1;
@@ -257,6 +279,38 @@ fn a_fork_amid_raisers_lookers_and_exits_leaves_a_child_that_works() {
     });
     join(busy);
     ledger.balance();
+}
+
+#[test]
+fn what_was_left_behind_stays_in_the_parent() {
+    in_own_process("what_was_left_behind_stays_in_the_parent", || {
+        let attachment = attach().unwrap();
+        let library = std::sync::Arc::new(throwto_fixtures::LockedLibrary::new());
+        let held = library.hold();
+        let theirs = std::sync::Arc::clone(&library);
+        let worker = thread::spawn(move || foreign::detached(move || theirs.call()));
+        until("the call is stuck", || {
+            let all = throwto::threads();
+            all.iter()
+                .any(|t| t.parent == Some(worker.id()) && place_of(t).starts_with("futex wait"))
+        });
+        worker.raise(Stop).unwrap();
+        let left = join(worker).unwrap_err().left_behind().unwrap();
+        until("the worker is gone", || throwto::threads().len() == 2);
+        in_child(|| {
+            check("none left", throwto::stats().left_running == 0)?;
+            check("alone", throwto::threads().len() == 1)?;
+            check("gone", raise_exc(left, Stop).is_err())?;
+            check(
+                "a call of its own",
+                foreign::detached(|| 5).is_ok_and(|five| five == 5),
+            )
+        });
+        assert!(info(left).unwrap().left_behind && throwto::stats().left_running == 1);
+        drop(held);
+        until("it ends", || throwto::stats().left_running == 0);
+        drop(attachment);
+    });
 }
 
 fn join_one() -> Result<(), String> {

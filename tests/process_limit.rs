@@ -1,25 +1,12 @@
 //! Configuration: applied once, before use. Each case runs in a process of its own, which is this one started again.
 
-use std::process::Command;
+#[path = "it/stage.rs"]
+mod stage;
 
 use throwto::foreign::Call;
 use throwto::{AttachError, Config, ConfigError, attach, thread};
 
-const CASE: &str = "THROWTO_CASE";
-
-/// In the child started for it, runs `body`; else starts that child.
-fn in_own_process(name: &str, body: impl FnOnce()) {
-    if std::env::var(CASE).is_ok_and(|case| case == name) {
-        return body();
-    }
-    let exe = std::env::current_exe().unwrap();
-    let status = Command::new(exe)
-        .args(["--exact", name])
-        .env(CASE, name)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name}");
-}
+use stage::in_own_process;
 
 #[test]
 fn the_attach_limit_is_an_error_and_ended_threads_do_not_count() {
@@ -115,4 +102,66 @@ fn a_signal_that_cannot_be_caught_is_an_error_at_attach_every_time() {
             assert_eq!(status, 0, "signal {signal}");
         }
     });
+}
+
+#[test]
+fn a_detached_call_without_a_thread_to_be_had_is_an_error() {
+    use throwto::foreign::{DetachedError, detached};
+    in_own_process("a_detached_call_without_a_thread_to_be_had_is_an_error", || {
+        let attachment = attach().unwrap();
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+        // Room for some stacks, so that the C library's stock of old ones is used up too.
+        let most = pages * 4096 + (64 << 20);
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
+        // SAFETY: reads one rlimit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        let mut parked = Vec::new();
+        while let Ok(worker) = thread::Builder::new().spawn(thread::park) {
+            parked.push(worker);
+            assert!(parked.len() < 1000);
+        }
+        let held = std::sync::Arc::new(());
+        let theirs = std::sync::Arc::clone(&held);
+        match detached(move || drop(theirs)) {
+            Err(DetachedError::NotStarted(error)) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            std::sync::Arc::strong_count(&held),
+            1,
+            "the call was dropped, once"
+        );
+        for worker in parked {
+            worker.unpark();
+            worker.join().unwrap().unwrap();
+        }
+        assert_eq!(detached(|| 42).unwrap(), 42);
+        assert_eq!(throwto::stats().left_behind, 0);
+        drop(attachment);
+    });
+}
+
+#[test]
+fn detached_calls_one_after_the_other_never_meet_the_attach_limit() {
+    use throwto::foreign::{DetachedError, detached};
+    in_own_process(
+        "detached_calls_one_after_the_other_never_meet_the_attach_limit",
+        || {
+            Config::new().attach_limit(2).apply().unwrap();
+            let mine = attach().unwrap();
+            for round in 0..2000 {
+                assert_eq!(detached(move || round).unwrap(), round);
+            }
+            let other = thread::spawn(thread::park);
+            let refused = detached(|| ()).unwrap_err();
+            assert!(matches!(refused, DetachedError::NotStarted(_)), "{refused:?}");
+            other.unpark();
+            other.join().unwrap().unwrap();
+            drop(mine);
+        },
+    );
 }

@@ -1,12 +1,11 @@
 //! Signal handlers of other libraries on top of a blocked call, in a process of its own: handlers are process-wide.
 
 #![cfg(throwto_ladder)]
-
 #![allow(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -14,15 +13,14 @@ use throwto::io::{Interruptible, wait_readable};
 use throwto::thread::JoinHandle;
 use throwto::{Raised, ReceiptState, Stop, ThreadId, raise_exc, stats, thread, threads};
 
-const HANGS: Duration = Duration::from_secs(20);
-const BUSY: Duration = Duration::from_millis(150);
-/// How long the handler's end may lie back when the exception is delivered. Far less than `HANGS`, far more than a busy
-/// machine takes.
-const QUICK: Duration = Duration::from_secs(1);
+/// Nothing here takes that long unless it hangs: it can only fail a test.
+const HANGS: Duration = Duration::from_secs(180);
 
 /// One foreign handler: each test has a signal of its own.
 struct Foreign {
     started: AtomicU32,
+    /// How many calls of it may return.
+    released: AtomicU32,
     ended: AtomicU32,
 }
 
@@ -30,14 +28,15 @@ impl Foreign {
     const fn new() -> Self {
         Self {
             started: AtomicU32::new(0),
+            released: AtomicU32::new(0),
             ended: AtomicU32::new(0),
         }
     }
 
-    fn run(&self, busy: Duration) {
-        self.started.fetch_add(1, Ordering::SeqCst);
-        let began = Instant::now();
-        while began.elapsed() < busy {
+    /// Keeps its thread until it is released.
+    fn run(&self) {
+        let call = self.started.fetch_add(1, Ordering::SeqCst) + 1;
+        while self.released.load(Ordering::SeqCst) < call {
             std::hint::spin_loop();
         }
         self.ended.fetch_add(1, Ordering::SeqCst);
@@ -47,22 +46,22 @@ impl Foreign {
 static RESTARTING: Foreign = Foreign::new();
 static PLAIN: Foreign = Foreign::new();
 static BLOCKING: Foreign = Foreign::new();
-static BRIEF: Foreign = Foreign::new();
+static BRIEF: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn restarting(_: i32) {
-    RESTARTING.run(BUSY);
+    RESTARTING.run();
 }
 
 extern "C" fn plain(_: i32) {
-    PLAIN.run(BUSY);
+    PLAIN.run();
 }
 
 extern "C" fn blocking(_: i32) {
-    BLOCKING.run(BUSY);
+    BLOCKING.run();
 }
 
 extern "C" fn brief(_: i32) {
-    BRIEF.run(Duration::ZERO);
+    BRIEF.fetch_add(1, Ordering::SeqCst);
 }
 
 fn install(signal: Signal, handler: extern "C" fn(i32), flags: SaFlags, mask: SigSet) {
@@ -113,43 +112,48 @@ fn assert_raised<T>(result: io::Result<T>) {
     assert!(Raised::from_io(error).unwrap().is::<Stop>());
 }
 
+/// What becomes of a nudge that comes while a handler runs.
+#[derive(PartialEq)]
+enum Nudge {
+    /// It finds the handler on top of the call, and is sent again.
+    Requeued,
+    /// The handler's mask holds it back.
+    HeldBack,
+}
+
 /// Raises into a blocked read while the handler of `signal` runs on top of it.
-fn raised_on_top(foreign: &'static Foreign, signal: Signal, mask: bool) {
+fn raised_on_top(foreign: &'static Foreign, signal: Signal, mask: bool, nudge: Nudge) {
+    // The counter of requeued nudges is everybody's.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock();
     for round in 1..=3 {
         let (reader, _writer) = io::pipe().unwrap();
         let worker = thread::spawn(move || {
             let read = || Interruptible::new(&reader).read(&mut [0; 8]);
             let result = if mask { throwto::mask(|_| read()) } else { read() };
-            (result, foreign.ended.load(Ordering::SeqCst), Instant::now())
+            (result, foreign.ended.load(Ordering::SeqCst))
         });
         wait_until_blocked(worker.id(), "read(");
         signal_thread(worker.id(), signal);
         wait_for("the handler", || foreign.started.load(Ordering::SeqCst) == round);
+        let requeued = stats().requeued;
         let receipt = worker.raise(Stop).unwrap();
+        if nudge == Nudge::Requeued {
+            wait_for("the nudge on top of the handler", || stats().requeued > requeued);
+        }
         let before_end = receipt.state();
-        wait_for("the handler's end", || {
-            foreign.ended.load(Ordering::SeqCst) == round
-        });
-        let ended = Instant::now();
-        let (result, ends, at) = join(worker);
+        foreign.released.store(round, Ordering::SeqCst);
+        let (result, ends) = join(worker);
         assert_raised(result);
         assert_eq!(before_end, ReceiptState::Pending, "delivered inside the handler");
         assert_eq!(ends, round, "delivered before the handler had returned");
-        let late = at.saturating_duration_since(ended);
-        println!("{signal}: delivered {late:?} after the handler's end");
-        assert!(late < QUICK, "{late:?}");
     }
 }
 
 #[test]
 fn a_handler_that_restarts_calls_loses_no_raise() {
     install(Signal::SIGUSR1, restarting, SaFlags::SA_RESTART, SigSet::empty());
-    let requeued = stats().requeued;
-    raised_on_top(&RESTARTING, Signal::SIGUSR1, false);
-    assert!(
-        stats().requeued > requeued,
-        "the handler was not what the nudge met"
-    );
+    raised_on_top(&RESTARTING, Signal::SIGUSR1, false, Nudge::Requeued);
     // Nothing of it is left in the process: a fresh thread is broken as ever.
     let (mut reader, _writer) = io::pipe().map(|(r, w)| (Interruptible::new(r), w)).unwrap();
     let worker = thread::spawn(move || {
@@ -166,23 +170,23 @@ fn a_handler_that_restarts_calls_loses_no_raise() {
 #[test]
 fn a_handler_that_does_not_restart_calls_loses_no_raise() {
     install(Signal::SIGUSR2, plain, SaFlags::empty(), SigSet::empty());
-    raised_on_top(&PLAIN, Signal::SIGUSR2, false);
+    raised_on_top(&PLAIN, Signal::SIGUSR2, false, Nudge::Requeued);
 }
 
 #[test]
 fn a_handler_that_blocks_every_signal_delays_a_raise_to_its_end() {
     install(Signal::SIGALRM, blocking, SaFlags::SA_RESTART, SigSet::all());
-    raised_on_top(&BLOCKING, Signal::SIGALRM, false);
+    raised_on_top(&BLOCKING, Signal::SIGALRM, false, Nudge::HeldBack);
 }
 
 #[test]
 fn a_masked_read_below_a_restarting_handler_is_broken_too() {
     static MASKED: Foreign = Foreign::new();
     extern "C" fn masked(_: i32) {
-        MASKED.run(BUSY);
+        MASKED.run();
     }
     install(Signal::SIGVTALRM, masked, SaFlags::SA_RESTART, SigSet::empty());
-    raised_on_top(&MASKED, Signal::SIGVTALRM, true);
+    raised_on_top(&MASKED, Signal::SIGVTALRM, true, Nudge::Requeued);
 }
 
 /// Signals of others end nothing: reads go on, and time limits are neither cut nor prolonged.
@@ -202,19 +206,20 @@ fn signals_that_raise_nothing_are_retried_and_do_not_move_a_deadline() {
         (waited, four)
     });
     wait_until_blocked(worker.id(), "ppoll(");
-    while !OVER.load(Ordering::SeqCst) {
+    // Were each signal to begin the time anew, it would not end.
+    wait_for("the limit", || {
         signal_thread(worker.id(), Signal::SIGWINCH);
-        std::thread::yield_now();
-    }
+        OVER.load(Ordering::SeqCst)
+    });
     for byte in *b"data" {
         wait_until_blocked(worker.id(), "read(");
-        let handled = BRIEF.started.load(Ordering::SeqCst);
+        let handled = BRIEF.load(Ordering::SeqCst);
         signal_thread(worker.id(), Signal::SIGWINCH);
-        wait_for("the signal", || BRIEF.started.load(Ordering::SeqCst) > handled);
+        wait_for("the signal", || BRIEF.load(Ordering::SeqCst) > handled);
         writer.write_all(&[byte]).unwrap();
     }
     let (waited, four) = join(worker);
-    assert!(waited >= LIMIT && waited < LIMIT + QUICK, "{waited:?}");
+    assert!(waited >= LIMIT, "{waited:?}");
     assert_eq!(&four, b"data");
 }
 

@@ -7,8 +7,11 @@ use throwto::sync::{Condvar, Mutex, RecvError, channel, sync_channel};
 use throwto::thread::{JoinHandle, spawn};
 use throwto::{Stop, ThreadState};
 
+/// Nothing here takes that long unless it hangs.
+const HANGS: Duration = Duration::from_secs(180);
+
 fn raise_once_it_waits<T>(worker: JoinHandle<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + HANGS;
     let id = worker.id();
     while !throwto::threads()
         .iter()
@@ -18,7 +21,10 @@ fn raise_once_it_waits<T>(worker: JoinHandle<T>) -> T {
         std::thread::yield_now();
     }
     worker.raise(Stop).unwrap();
-    worker.join().unwrap()
+    let Ok(ended) = worker.join_timeout(HANGS).unwrap() else {
+        panic!("it hangs: {:#?}", throwto::threads())
+    };
+    ended
 }
 
 #[test]

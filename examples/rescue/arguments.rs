@@ -12,7 +12,7 @@ Usage: cargo run --release --example rescue -- [options]
   --list        the cases
   --help        this text
 
-Exit status: 0 all free, 1 some thread was not freed within 10 s or its cleanup or next job failed, 2 bad arguments.
+Exit status: 0 all free, 1 some thread was not freed within 60 s or its cleanup or next job failed, 2 bad arguments.
 ";
 
 /// What is to be done.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use throwto::foreign::CallError;
-use throwto::{Raised, ThreadInfo};
+use throwto::{Raised, ThreadInfo, ThreadState};
 
 /// What a thread does until it is raised out of it.
 type Stuck = Box<dyn FnOnce(&Witness) -> Result<(), Out> + Send>;
@@ -85,6 +85,9 @@ impl From<io::Error> for Out {
 pub enum StuckIn {
     /// Blocked in a system call of this name.
     Call(&'static str),
+    /// In a wait of `throwto`, and asleep there. A futex alone would not tell: a thread also sleeps so on the locks of its
+    /// start, and for its first job.
+    Wait,
     /// Running, in the foreign call of this label.
     Running(&'static str),
     /// Running, and this counter goes up.
@@ -95,6 +98,9 @@ impl StuckIn {
     pub fn is_seen(&self, thread: &ThreadInfo) -> bool {
         match self {
             Self::Call(name) => thread.where_blocked.starts_with(name),
+            Self::Wait => {
+                thread.state == ThreadState::Waiting && thread.where_blocked.starts_with("futex wait")
+            }
             Self::Running(label) => thread.where_blocked == "running" && thread.region == Some(label),
             Self::Counting(rounds) => {
                 thread.where_blocked == "running" && rounds.load(Ordering::Relaxed) > 1000

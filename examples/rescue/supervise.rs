@@ -10,7 +10,7 @@ use crate::cases::Kind;
 use crate::worker::{Done, Worker};
 
 /// A thread that is not free, or a next job that is not done, after this long is a failure.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How a case went.
 pub struct Outcome {
@@ -54,7 +54,7 @@ pub fn rescue(kinds: &[&'static Kind]) -> Vec<Outcome> {
             Err(end) => outcome.end = end,
         }
     }
-    ready.sort_by_key(|(_, stuck, _)| matches!(stuck.case.stuck_in, StuckIn::Call(_)));
+    ready.sort_by_key(|(_, stuck, _)| matches!(stuck.case.stuck_in, StuckIn::Call(_) | StuckIn::Wait));
     for (outcome, stuck, info) in ready {
         outcome.end = stuck.free(&info).map_or_else(End::Failed, End::Freed);
     }

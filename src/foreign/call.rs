@@ -122,7 +122,7 @@ impl<'a> Call<'a> {
     /// Allows the rung *abandon*, this long after the driver has first looked at the thread that was raised into.
     ///
     /// The thread leaves the call wherever it is, if that is in the modules that are [allowed](Self::allow): no cleanup
-    /// runs. Afterwards the label is poisoned. Acts in [`run_forced`](Self::run_forced) and
+    /// runs. Afterwards the label is poisoned. With zero the signal that any raise sends is enough. Acts in [`run_forced`](Self::run_forced) and
     /// [`try_run_forced`](Self::try_run_forced) only.
     #[must_use]
     pub const fn abandon_after(mut self, after: Duration) -> Self {

@@ -132,8 +132,7 @@ impl ModuleError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// The function of the frame that stood in the way: `malloc+0x1c in libc.so.6`.
-    pub place: String,
+    pc: usize,
     /// Why it must not be dropped.
     pub why: &'static str,
     /// How often a forced rung was refused in this call so far.
@@ -143,16 +142,22 @@ pub struct Refusal {
 impl Refusal {
     pub(crate) fn of(refused: Refused) -> Self {
         Self {
-            place: symbols::name(refused.pc),
+            pc: refused.pc,
             why: refused.why.text(),
             times: refused.times,
         }
+    }
+
+    /// The function of the frame that stood in the way: `malloc+0x1c in libc.so.6`. Reads symbols, which takes milliseconds in
+    /// a large program.
+    pub fn place(&self) -> String {
+        symbols::name(self.pc)
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in {}, {} ({} times)", self.place, self.why, self.times)
+        write!(f, "in {}, {} ({} times)", self.place(), self.why, self.times)
     }
 }
 
@@ -166,8 +171,7 @@ pub struct LeftCall {
     pub label: &'static str,
     /// [`Rung::Unwind`] or [`Rung::Abandon`].
     pub rung: Rung,
-    /// The function that was left first.
-    pub place: String,
+    pc: usize,
     /// How many frames were dropped, the closure's among them.
     pub frames: usize,
     /// How many bytes of stack they had.
@@ -183,10 +187,16 @@ impl LeftCall {
             } else {
                 Rung::Abandon
             },
-            place: symbols::name(passed.pc),
+            pc: passed.pc,
             frames: passed.frames as usize,
             stack: passed.bytes,
         }
+    }
+
+    /// The function that was left first: `inflate_fast+0x9c in libz.so.1`. Reads symbols, which takes milliseconds in a large
+    /// program.
+    pub fn place(&self) -> String {
+        symbols::name(self.pc)
     }
 
     /// What is not given back, as far as can be known from outside.
@@ -205,16 +215,14 @@ impl LeftCall {
 
 impl fmt::Display for LeftCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            label,
-            rung,
-            place,
-            frames,
-            stack,
-        } = self;
         write!(
             f,
-            "{label:?} was left in {place} by {rung}: {frames} frames, {stack} bytes of stack; not given back: {}",
+            "{:?} was left in {} by {}: {} frames, {} bytes of stack; not given back: {}",
+            self.label,
+            self.place(),
+            self.rung,
+            self.frames,
+            self.stack,
             self.leaks()
         )
     }

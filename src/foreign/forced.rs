@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::time::Duration;
 
 use super::call::Acted;
 use super::{Call, CallError, Frame, LeftCall, raised_before};
@@ -160,7 +161,8 @@ impl Call<'_> {
             return Ok(f());
         };
         let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
-        let escape = Escape::new(facts, &self.modules, shim);
+        let at_once = self.times.abandon == Some(Duration::ZERO);
+        let escape = Escape::new(facts, &self.modules, at_once, shim);
         let frame = Frame {
             escape: Some(&escape),
             label: self.label,

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod call;
+mod detached;
 mod error;
 mod forced;
 mod module;
@@ -28,6 +29,7 @@ use crate::runtime;
 use crate::safepoint::{Moment, deliverable, take};
 
 pub use call::Call;
+pub use detached::{DetachedError, detached};
 pub use error::{CallError, LeftCall, ModuleError, Refusal};
 pub(crate) use forced::hold_for_fork;
 pub use forced::{clear_poison, is_poisoned, no_abandon};

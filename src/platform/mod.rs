@@ -29,6 +29,7 @@
 //! | `forced` | `prepare`, `Escape`: a way out of a region that drops frames, and the proof that it may be taken |
 //! | `module`, `symbols` | code that may be left; names of functions |
 //! | `fork` | be told of forks |
+//! | `signal_stack` | `widen`: room for the handler in the calling thread |
 
 pub(crate) mod spot;
 #[cfg(not(throwto_forced))]
@@ -47,12 +48,13 @@ mod unsupported;
 
 #[cfg(throwto_ladder)]
 pub(crate) use linux::{
-    blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, sockaddr, socket_calls,
+    blocked, calls, direct, fork, futex, handler, membarrier, nudge, poll, probe, signal_stack, sockaddr,
+    socket_calls,
 };
 #[cfg(throwto_forced)]
 pub(crate) use linux::{forced, module, symbols};
 #[cfg(not(throwto_ladder))]
-pub(crate) use portable::{blocked, direct, futex, membarrier, probe};
+pub(crate) use portable::{blocked, direct, futex, membarrier, probe, signal_stack};
 #[cfg(not(throwto_forced))]
 pub(crate) use unforced::{forced, module, symbols};
 #[cfg(all(throwto_nudge, not(throwto_ladder)))]

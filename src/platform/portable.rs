@@ -40,6 +40,10 @@ pub(crate) mod futex {
         rouse(std::ptr::from_ref(word) as usize);
     }
 
+    pub(crate) fn is_word(word: &AtomicU64, address: u64) -> bool {
+        std::ptr::from_ref(word) as u64 == address
+    }
+
     pub(crate) fn wait_on(word: &AtomicU32, expected: u32, deadline: Option<u64>) {
         let address = std::ptr::from_ref(word) as usize;
         sleep(address, || word.load(Ordering::SeqCst) == expected, deadline);
@@ -145,11 +149,25 @@ pub(crate) mod blocked {
         "not known on this system".to_owned()
     }
 
+    pub(crate) fn describe_attached(os_tid: i32, _held: &dyn Fn(u64) -> bool) -> String {
+        describe(os_tid)
+    }
+
     pub(crate) fn signal_blocked(_os_tid: i32, _signal: i32) -> Option<bool> {
         None
     }
 
     pub(crate) fn voluntary_switches(_os_tid: i32) -> Option<u64> {
+        None
+    }
+}
+
+pub(crate) mod signal_stack {
+    //! The handler, where there is one, needs no more room than any other.
+
+    pub(crate) struct Widened;
+
+    pub(crate) fn widen(_index: u32) -> Option<Widened> {
         None
     }
 }

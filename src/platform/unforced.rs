@@ -44,6 +44,7 @@ pub(crate) mod forced {
         pub(crate) fn new(
             facts: &'static Facts,
             _allowed: &'a [Module],
+            _at_once: bool,
             _shim: unsafe extern "C-unwind" fn(*mut ()),
         ) -> Self {
             match facts.0 {}

@@ -52,6 +52,7 @@ pub(crate) mod nudge {
     use std::sync::atomic::{AtomicI32, Ordering};
 
     use crate::protocol::record::Record;
+    use crate::protocol::word::Sender;
 
     thread_local! {
         static NUMBER: i32 = {
@@ -64,7 +65,7 @@ pub(crate) mod nudge {
         NUMBER.with(|number| *number)
     }
 
-    pub(crate) fn send(_record: &Record, _os_tid: i32, _signal: i32) -> bool {
+    pub(crate) fn send(_record: &Record, _from: Sender, _os_tid: i32, _signal: i32) -> bool {
         false
     }
 

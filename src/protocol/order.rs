@@ -8,7 +8,11 @@
 //! ```text
 //!   Idle --(1) arm--> Armed --(2) claim (handler)--> Claimed --(3) Claim::finish--> Idle
 //!                       \--(4) arm / withdraw--> Idle
+//!   Claimed --(5) claim (a later handler)--> Idle
 //! ```
+//!
+//! (5): another signal's handler ran on top of ours and left by `siglongjmp`, so that (3) never came. On one thread a
+//! second handler of ours finds a claim in no other way.
 //!
 //! - I1. The fields change only while the state is `Idle`, so a handler that holds a claim reads one whole order.
 //!
@@ -136,10 +140,18 @@ impl Order {
 
     /// The handler's side.
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
-        self.state
+        match self
+            .state
             .compare_exchange(ARMED, CLAIMED, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then_some(Claim(self))
+        {
+            Ok(_) => Some(Claim(self)),
+            Err(CLAIMED) => {
+                // Transition (5), for the one that was jumped out of.
+                Claim(self).finish();
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// The handler's side in one step.
@@ -181,13 +193,22 @@ mod tests {
     };
 
     #[test]
+    fn a_claim_that_was_jumped_out_of_does_not_block_later_orders() {
+        let order = Order::new();
+        assert!(order.arm(&FIRST));
+        let _never_finished = order.claim().unwrap();
+        assert!(!order.arm(&FIRST));
+        assert!(order.claim().is_none(), "the next nudge sets it free");
+        assert!(order.arm(&FIRST) && order.claim().is_some());
+    }
+
+    #[test]
     fn an_order_is_claimed_once_and_whole() {
         let order = Order::new();
         assert!(order.claim().is_none());
         assert!(order.arm(&FIRST));
         let claim = order.claim().unwrap();
         assert_eq!(claim.instruction(), FIRST);
-        assert!(order.claim().is_none());
         assert!(!order.arm(&FIRST), "not under a reader");
         claim.finish();
         assert!(order.arm(&FIRST) && order.arm(&Instruction::blind(Act::Abandon)));

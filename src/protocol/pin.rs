@@ -13,7 +13,7 @@
 //! | unpin Release | `await_looks` and `await_pins` RMW and `leave`'s load, Acquire | the looker is done with the frame |
 
 use super::record::Record;
-use super::word::Attention;
+use super::word::{Attention, Sender};
 use crate::sync_shim::Ordering;
 
 /// What dropping a pin asks of the holder.
@@ -28,7 +28,7 @@ pub(crate) enum AfterUnpin {
 #[must_use]
 pub(crate) struct Pin<'a> {
     record: &'a Record,
-    /// `PIN` or `LOOK`.
+    /// `PIN`, `PIN` and `SENDING`, or `LOOK`.
     unit: u64,
 }
 
@@ -37,12 +37,21 @@ impl<'a> Pin<'a> {
         self.record
     }
 
+    /// For one that was taken to nudge: who the signal is from. The turn is ours until this pin is released.
+    pub(crate) fn sender(&self) -> Sender {
+        Sender::Raiser {
+            turn: self.record.attention().has(Attention::TURN),
+        }
+    }
+
     pub(crate) fn release(self) -> AfterUnpin {
         let Self { record, unit } = self;
         std::mem::forget(self);
         let before = Attention(record.attention.fetch_sub(unit, Ordering::Release));
-        let last = before.0 & count_of(unit) == unit;
-        if last && before.has(Attention::AWAITED) {
+        let last = before.0 & count_of(unit) == unit & count_of(unit);
+        // Whoever waits for a signal to be sent waits for no other pin.
+        let sent = unit & Attention::SENDING != 0;
+        if (last || sent) && before.has(Attention::AWAITED) {
             AfterUnpin::Wake
         } else {
             AfterUnpin::Nothing
@@ -77,20 +86,23 @@ impl Record {
     }
 
     /// As [`Record::pin`], to send a nudge under it. `None` too if one is under way that has not arrived: its arrival,
-    /// later in the word's order than this look at it, serves every raise that was there before.
+    /// later in the word's order than this look at it, serves every raise that was there before. And `None` if another
+    /// raiser has yet to unpin, whose signal may have arrived: the driver must look.
     pub(crate) fn pin_to_nudge(&self, generation: u32) -> Option<Pin<'_>> {
-        self.hold(generation, Attention::PIN, Attention::NUDGE)
+        self.hold(generation, Attention::PIN | Attention::SENDING, Attention::NUDGE)
     }
 
-    /// Adds `unit` and sets the bits `mark`, none of which may be set yet.
+    /// Adds `unit` and sets the bits `mark`, none of which may be set yet. With a mark the turn changes.
     fn hold(&self, generation: u32, unit: u64, mark: u64) -> Option<Pin<'_>> {
+        let once = mark | unit & Attention::SENDING;
+        let turn = if mark == 0 { 0 } else { Attention::TURN };
         let mut word = self.attention();
         loop {
             let full = word.0 & count_of(unit) == count_of(unit);
-            if word.generation() != generation || word.has(Attention::EXITING | mark) || full {
+            if word.generation() != generation || word.has(Attention::EXITING | once) || full {
                 return None;
             }
-            let pinned = (word.0 | mark) + unit;
+            let pinned = ((word.0 | mark) ^ turn) + unit;
             match self
                 .attention
                 .compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed)

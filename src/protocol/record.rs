@@ -29,6 +29,10 @@
 //!   waits in (e). By the same argument as I1, with the look in the place of `PENDING` and (d) in the place of (a). (d)
 //!   puts the outer frame back before the outer region: no word is seen with a frame that is further in and gone.
 //! - I5. The region word has one writer, the owner.
+//! - I6. *No nudge after its exception.* A raiser's signal falls neither into a region after the one that it was meant for,
+//!   nor into anything after its exception was taken: the owner waits while a raiser is `SENDING` and its signal has
+//!   not arrived. `NUDGE` goes only when that signal has arrived, not with another's that came before it; the driver
+//!   sends under a look (I4).
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
@@ -46,7 +50,7 @@ pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
 use super::receipt::ReceiptCell;
 use super::slot::{Displaced, Entry, Policy, Slot};
-use super::word::{Attention, Kind, Level, Region};
+use super::word::{Attention, Kind, Level, Region, Sender};
 use crate::sync_shim::{
     Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
     const_constructor, load_after_rmw, lock,
@@ -138,9 +142,9 @@ impl Record {
         self.index
     }
 
-    /// How a signal names this record: odd, so that it is no address.
-    pub(crate) fn token(&self) -> usize {
-        (self.index as usize) << 1 | 1
+    /// How a signal names this record and its sender: odd, so that it is no address.
+    pub(crate) fn token(&self, from: Sender) -> usize {
+        (self.index as usize) << 3 | from.bits() | 1
     }
 
     #[inline(always)]
@@ -194,10 +198,19 @@ impl Record {
     }
 
     /// The handler's first step: a nudge has arrived. Returns the word as it was then.
-    pub(crate) fn hear(&self) -> Attention {
+    pub(crate) fn hear(&self, from: Sender) -> Attention {
         self.heard.fetch_add(1, Ordering::Relaxed);
+        let mut word = self.attention();
         // Acquire pairs with the raiser's RMWs: whoever found `NUDGE` set relies on what this reads.
-        Attention(self.attention.fetch_and(!Attention::NUDGE, Ordering::Acquire))
+        while let Err(now) = self.attention.compare_exchange_weak(
+            word.0,
+            word.heard(from).0,
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        ) {
+            word = Attention(now);
+        }
+        word
     }
 
     /// A nudge was not sent after all.

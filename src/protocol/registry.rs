@@ -77,6 +77,8 @@ pub(crate) struct Member {
     pub(crate) id: ThreadId,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) parent: Option<ThreadId>,
+    /// Whoever started it has stopped waiting for it.
+    pub(crate) left_behind: bool,
 }
 
 /// Why a thread could not be registered.
@@ -99,6 +101,8 @@ pub(crate) struct Members {
     by_tid: BTreeMap<i32, u32>,
     free: Vec<u32>,
     live: usize,
+    /// How many were ever left behind.
+    left_behind: u64,
 }
 
 impl Registry {
@@ -106,7 +110,13 @@ impl Registry {
         pub(crate) fn new() -> Registry {
             Registry {
                 slabs: [const { OnceRef::new() }; SLABS],
-                members: Mutex::new(Members { by_index: Vec::new(), by_tid: BTreeMap::new(), free: Vec::new(), live: 0 }),
+                members: Mutex::new(Members {
+                    by_index: Vec::new(),
+                    by_tid: BTreeMap::new(),
+                    free: Vec::new(),
+                    live: 0,
+                    left_behind: 0,
+                }),
             }
         }
     }
@@ -122,7 +132,7 @@ impl Registry {
         if token & 1 == 0 {
             return None;
         }
-        self.record(u32::try_from(token >> 1).ok()?)
+        self.record(u32::try_from(token >> 3).ok()?)
     }
 
     /// Locks the membership: who is attached does not change while the guard lives.
@@ -151,7 +161,12 @@ impl Registry {
         let generation = NonZeroU32::new(record.attention().generation()).unwrap_or(NonZeroU32::MIN);
         let id = ThreadId { index, generation };
         record.open(generation.get());
-        members.by_index[index as usize] = Some(Member { id, name, parent });
+        members.by_index[index as usize] = Some(Member {
+            id,
+            name,
+            parent,
+            left_behind: false,
+        });
         members.live += 1;
         Ok(id)
     }
@@ -183,6 +198,16 @@ impl Registry {
             .and_then(|old| self.record(old))
         {
             stale.lose_thread();
+        }
+    }
+
+    /// Notes that nobody waits for `id` any more. It may have ended.
+    pub(crate) fn leave_behind(&self, id: ThreadId) {
+        let mut members = self.members();
+        members.left_behind += 1;
+        let place = members.by_index.get_mut(id.index as usize);
+        if let Some(member) = place.and_then(Option::as_mut).filter(|m| m.id == id) {
+            member.left_behind = true;
         }
     }
 
@@ -251,6 +276,12 @@ impl Members {
             .filter(|m| m.id == id)
     }
 
+    /// How many were left behind so far, and how many of those are still members.
+    pub(crate) fn left_behind(&self) -> (u64, u64) {
+        let present = self.iter().filter(|m| m.left_behind).count();
+        (self.left_behind, present as u64)
+    }
+
     pub(crate) fn by_tid(&self, os_tid: i32) -> Option<&Member> {
         self.by_index.get(*self.by_tid.get(&os_tid)? as usize)?.as_ref()
     }
@@ -290,6 +321,7 @@ fn locate(index: u32) -> (usize, usize) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::protocol::word::Sender;
     use std::collections::HashSet;
 
     #[test]
@@ -359,7 +391,10 @@ mod tests {
         }
         for index in 0..200 {
             let record = registry.record(index).unwrap();
-            assert!(std::ptr::eq(registry.of_token(record.token()).unwrap(), record));
+            assert!(std::ptr::eq(
+                registry.of_token(record.token(Sender::Other)).unwrap(),
+                record
+            ));
             // No address is odd: cells of `os::interrupt` are told apart by that.
             assert!(registry.of_token(std::ptr::from_ref(record) as usize).is_none());
         }

@@ -6,8 +6,8 @@
 //! **Signal context:** yes, plain arithmetic.
 //!
 //! ```text
-//! attention  63 ... 32 | 31 .. 24 | 23 .. 10 | 9     8        7       6        5        4        3       2     1       0
-//!            generation| looks    | pins     | NUDGE REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
+//! attention  63 ... 32 | 31 .. 24 | 23 .. 12 | 11   10      9     8        7       6        5        4        3       2     1       0
+//!            generation| looks    | pins     | TURN SENDING NUDGE REQUEUED AWAITED UNPARKED NOTIFIED ENLISTED EXITING SCOPE STOPPED PENDING
 //! region     63 ....... 10 | 9        8        7       6        5        4        3     2       1     0
 //!            -             | SHIELDED FRAMED   ABANDON UNWIND   HOOK     FAIL     [level]       [kind]
 //! ```
@@ -43,10 +43,14 @@ impl Attention {
 
     /// A raiser sends a nudge, or has sent one that has not arrived. Set together with its pin, cleared by the handler.
     pub(crate) const NUDGE: u64 = 1 << 9;
+    /// A raiser has decided on a nudge and has not said yet that it is sent. Part of its pin; one raiser at a time.
+    pub(crate) const SENDING: u64 = 1 << 10;
+    /// Changes with each such decision, and travels with the signal, which so tells its arrival from any other's.
+    pub(crate) const TURN: u64 = 1 << 11;
 
     /// Holds the generation.
-    pub(crate) const PIN: u64 = 1 << 10;
-    pub(crate) const PINS: u64 = 0x00FF_FC00;
+    pub(crate) const PIN: u64 = 1 << 12;
+    pub(crate) const PINS: u64 = 0x00FF_F000;
     /// Holds the generation and the region's frame.
     pub(crate) const LOOK: u64 = 1 << 24;
     pub(crate) const LOOKS: u64 = 0xFF00_0000;
@@ -83,12 +87,55 @@ impl Attention {
 
     /// Whether a raiser is between deciding on a signal and having sent it.
     pub(crate) const fn nudge_to_come(self) -> bool {
-        self.has(Self::NUDGE) && self.has(Self::PINS)
+        self.has(Self::NUDGE) && self.has(Self::SENDING)
+    }
+
+    /// The word when a signal has arrived. A raiser's own settles its nudge. So does any other once the raiser has sent
+    /// its own: the kernel keeps one of two signals of one number. Before that its own is still to come.
+    pub(crate) const fn heard(self, from: Sender) -> Self {
+        let own = match from {
+            Sender::Raiser { turn } => turn == self.has(Self::TURN),
+            Sender::Other => false,
+        };
+        if own || !self.has(Self::SENDING) {
+            Self(self.0 & !Self::NUDGE)
+        } else {
+            self
+        }
     }
 
     /// The half that a futex compares.
     pub(crate) const fn futex(self) -> u32 {
         self.0 as u32
+    }
+}
+
+/// Who sent a nudge, as the signal itself tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// A raiser, in its [`Attention::TURN`].
+    Raiser { turn: bool },
+    /// The driver, the handler, or somebody who is not named.
+    Other,
+}
+
+impl Sender {
+    /// As bits 1 and 2 of the signal's value.
+    pub(crate) const fn bits(self) -> usize {
+        match self {
+            Self::Raiser { turn: true } => 0b110,
+            Self::Raiser { turn: false } => 0b010,
+            Self::Other => 0,
+        }
+    }
+
+    pub(crate) const fn of_bits(bits: usize) -> Self {
+        if bits & 0b010 == 0 {
+            return Self::Other;
+        }
+        Self::Raiser {
+            turn: bits & 0b100 != 0,
+        }
     }
 }
 
@@ -221,14 +268,39 @@ mod tests {
     fn a_region_is_held_by_lookers_and_by_nudges_under_way() {
         let with = |bits| Attention(Attention::idle(7).0 | bits);
         let (nudge, pin, look) = (Attention::NUDGE, Attention::PIN, Attention::LOOK);
+        let sending = pin | Attention::SENDING;
         for (bits, held) in [
             (0, false),
             (pin, false),
             (nudge, false),
-            (pin | nudge, true),
+            (pin | nudge, false),
+            (sending, false),
+            (sending | nudge, true),
             (look, true),
         ] {
             assert_eq!(with(bits).held(), held, "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn a_signal_settles_the_nudge_that_it_brings_or_that_it_has_swallowed() {
+        let (own, other) = (Sender::Raiser { turn: true }, Sender::Raiser { turn: false });
+        let (nudge, sending) = (Attention::NUDGE, Attention::SENDING);
+        for (bits, from, settled) in [
+            (sending, own, true),
+            (sending, other, false),
+            (sending, Sender::Other, false),
+            (0, own, true),
+            (0, other, true),
+            (0, Sender::Other, true),
+        ] {
+            let word = Attention(Attention::idle(7).0 | nudge | Attention::TURN | bits);
+            let heard = word.heard(from);
+            assert_eq!(heard.has(nudge), !settled, "{bits:#x} {from:?}");
+            assert_eq!(heard.0 | nudge, word.0, "nothing else changes");
+        }
+        for from in [own, other, Sender::Other] {
+            assert_eq!(Sender::of_bits(from.bits() | 0b1001), from);
         }
     }
 }

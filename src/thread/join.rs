@@ -188,6 +188,14 @@ impl<T> JoinHandle<T> {
             .wait_until(deadline, Raises::End, || self.packet.is_done())
     }
 
+    /// Waits until the thread has ended or an exception can be delivered in the caller, who takes it. `false` if there is
+    /// no thread to wait for any more.
+    pub(crate) fn wait_ended_or_called(&self) -> bool {
+        let gone = || self.packet.is_done() || self.stayed_behind();
+        self.packet.joiners.wait_until(None, Raises::Show, gone);
+        !gone()
+    }
+
     /// Whether this is a forked child, and the thread runs in the parent.
     fn stayed_behind(&self) -> bool {
         self.process != handler::process()

@@ -290,25 +290,38 @@ fn the_same_thread_is_freed_again_and_again() {
 /// A flag that C code would look at: blocks in a futex, which no rung but the hook may end.
 #[derive(Default)]
 struct Library {
-    at_work: AtomicBool,
-    interrupted: Mutex<bool>,
+    told: Mutex<Told>,
     changed: std::sync::Condvar,
+}
+
+#[derive(Default)]
+struct Told {
+    interrupted: bool,
+    working: bool,
 }
 
 impl Library {
     fn interrupt(&self) {
-        *self.interrupted.lock().unwrap() = true;
+        self.told.lock().unwrap().interrupted = true;
         self.changed.notify_all();
     }
 
     fn work(&self) -> Result<(), &'static str> {
-        self.at_work.store(true, Ordering::SeqCst);
-        let mut interrupted = self.interrupted.lock().unwrap();
-        while !*interrupted {
-            interrupted = self.changed.wait(interrupted).unwrap();
+        let mut told = self.told.lock().unwrap();
+        told.working = true;
+        while !told.interrupted {
+            told = self.changed.wait(told).unwrap();
         }
-        *interrupted = false;
+        *told = Told::default();
         Err("interrupted")
+    }
+
+    /// Waits until the thread is blocked in [`Library::work`]. A futex wait alone would not tell: a thread also sleeps so
+    /// on the locks of its start, and at the end of a region while somebody looks at that.
+    #[track_caller]
+    fn until_at_work(&self, id: throwto::ThreadId) {
+        until("the library works", || self.told.lock().unwrap().working);
+        until_blocked(id, "futex wait");
     }
 }
 
@@ -323,13 +336,38 @@ fn the_hook_ends_a_call_that_no_signal_can() {
                 .try_run(|| library.work())
         })
     };
-    until_blocked(worker.id(), "futex wait");
+    library.until_at_work(worker.id());
     assert_eq!(info(worker.id()).unwrap().region, Some("library"));
     worker.raise(Stop).unwrap();
     match join(worker) {
         Err(CallError::Raised(raised)) => assert_eq!(raised.rung(), Rung::Hook),
         other => panic!("{other:?}"),
     }
+}
+
+/// A report is not to say "futex wait" of a thread that only the report, or a hook, keeps from going on.
+#[cfg(throwto_ladder)]
+#[test]
+fn a_thread_that_its_hook_keeps_at_the_end_of_its_call_is_shown_so() {
+    let (enter, entered) = std::sync::mpsc::channel();
+    let (begin, began) = std::sync::mpsc::channel();
+    let (let_go, until_let_go) = std::sync::mpsc::channel::<()>();
+    let worker = thread::spawn(move || {
+        let hook = move || {
+            let _ = begin.send(());
+            let _ = until_let_go.recv();
+        };
+        Call::new("library").unblock(hook).try_run(|| {
+            enter.send(()).unwrap();
+            began.recv().map_or(Ok(()), |()| Err("interrupted"))
+        })
+    });
+    entered.recv().unwrap();
+    worker.raise(Stop).unwrap();
+    until_blocked(worker.id(), "held by a hook or a look at it");
+    assert_eq!(info(worker.id()).unwrap().state, ThreadState::Running);
+    drop(let_go);
+    assert!(matches!(join(worker), Err(CallError::Raised(raised)) if raised.rung() == Rung::Hook));
 }
 
 #[test]
@@ -353,7 +391,7 @@ fn a_hook_that_panics_is_counted_and_the_ladder_goes_on() {
                 .is_err()
         })
     };
-    until_blocked(worker.id(), "futex wait");
+    library.until_at_work(worker.id());
     worker.raise(Stop).unwrap();
     assert!(join(worker));
     assert!(throwto::stats().hook_panics >= before + 2);
@@ -400,12 +438,13 @@ fn a_hook_never_runs_after_its_region_ended() {
         })
         .collect();
     let end = Instant::now() + Duration::from_millis(1500);
-    while Instant::now() < end || ran.load(Ordering::Relaxed) == 0 {
+    until("a while of raising, and a hook that ran", || {
         for worker in &workers {
             worker.raise(Stop).unwrap();
         }
         let _ = throwto::threads();
-    }
+        Instant::now() > end && ran.load(Ordering::Relaxed) > 0
+    });
     over.store(true, Ordering::Relaxed);
     assert!(workers.into_iter().map(join).sum::<u64>() > 0);
     assert_eq!(late.load(Ordering::SeqCst), 0, "a hook ran after its call");
@@ -460,9 +499,7 @@ fn an_outer_hook_works_again_after_an_inner_region() {
             })
         })
     };
-    // Leaving the inner regions may block too, for who looks at them.
-    until("at work", || library.at_work.load(Ordering::SeqCst));
-    until_blocked(worker.id(), "futex wait");
+    library.until_at_work(worker.id());
     worker.raise(Stop).unwrap();
     assert!(matches!(join(worker), Err(CallError::Raised(_))));
 }
@@ -527,6 +564,7 @@ fn a_restarting_handler_of_somebody_else_keeps_nobody_stuck() {
     let tid = info(worker.id()).unwrap().os_tid.as_raw();
     let over = AtomicBool::new(false);
     std::thread::scope(|s| {
+        let _over = Over(&over);
         s.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 // SAFETY: sends a signal that has a handler; the worker is joined after this thread.
@@ -536,7 +574,6 @@ fn a_restarting_handler_of_somebody_else_keeps_nobody_stuck() {
         });
         worker.raise(Stop).unwrap();
         until("the read has ended", || !worker.is_alive());
-        over.store(true, Ordering::Relaxed);
     });
     assert_eq!(join(worker), Err(libc::ECANCELED));
 }
@@ -566,10 +603,13 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
     let (first, second, third) = other.join().unwrap();
     assert_eq!(second, Err(libc::ECANCELED));
     assert_eq!((first, third), (Err(libc::EINTR), Ok(1)));
-    assert!(matches!(
-        os::interrupt(tid, Rung::Nudge),
-        Err(RaiseError::NoSuchThread { .. })
-    ));
+    // The kernel shows a thread for a moment longer than std joins it.
+    until("gone", || {
+        matches!(
+            os::interrupt(tid, Rung::Nudge),
+            Err(RaiseError::NoSuchThread { .. })
+        )
+    });
     assert!(matches!(
         os::interrupt(tid, Rung::Hook),
         Err(RaiseError::Unsupported { .. })
@@ -597,15 +637,12 @@ fn a_lock_inside_a_library_is_refused_by_name() {
         })
     };
     let tid = tid.recv().unwrap();
-    let path = format!("/proc/self/task/{tid}/syscall");
-    until("in futex", || {
-        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with("202 "))
+    until("refused", || match os::interrupt(tid, Rung::Fail) {
+        Err(RaiseError::Refused { call: "futex", .. }) => true,
+        // On its way to the lock.
+        Err(RaiseError::NotBlocked { .. }) => false,
+        other => panic!("{other:?}"),
     });
-    let refused = os::interrupt(tid, Rung::Fail);
-    assert!(
-        matches!(refused, Err(RaiseError::Refused { call: "futex", .. })),
-        "{refused:?}"
-    );
     drop(held);
     other.join().unwrap();
 }

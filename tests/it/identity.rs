@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use throwto::os::OsTid;
 use throwto::{
@@ -44,31 +44,31 @@ fn an_old_id_never_reaches_the_next_holder_of_its_number() {
 #[test]
 fn raises_through_old_ids_hit_nobody_while_their_records_live_again() {
     let ledger = Ledger::new();
-    let over = AtomicBool::new(false);
+    let (over, lives) = (AtomicBool::new(false), AtomicU64::new(0));
     let mine = attach().unwrap().id();
     std::thread::scope(|s| {
+        let end = Over(&over);
         let innocent: Vec<_> = (0..2)
             .map(|_| {
                 s.spawn(|| {
-                    let mut lives = 0_u64;
                     while !over.load(Ordering::Relaxed) {
                         let _attachment = attach().unwrap();
                         for _ in 0..10 {
                             assert!(throwto::safepoint().is_ok(), "raised into through an old id");
                         }
-                        lives += 1;
+                        lives.fetch_add(1, Ordering::Relaxed);
                     }
-                    lives
                 })
             })
             .collect();
+        until("they come and go", || lives.load(Ordering::Relaxed) > 0);
         for _ in 0..20_000 {
             let old = attach().unwrap().id();
             assert!(raise_exc(old, Numbered::new(&ledger)).is_err());
             assert!(raise_exc(mine, Numbered::new(&ledger)).is_err());
         }
-        over.store(true, Ordering::Relaxed);
-        assert!(innocent.into_iter().map(|i| i.join().unwrap()).sum::<u64>() > 0);
+        drop(end);
+        innocent.into_iter().for_each(|i| i.join().unwrap());
     });
     ledger.balance();
 }

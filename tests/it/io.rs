@@ -237,7 +237,17 @@ fn time_limits_hold_whether_zero_short_or_endless() {
 
 #[test]
 fn a_refused_connection_says_so() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, and not listening.
+    let silent = socket::socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    socket::bind(silent.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let bound: SockaddrIn = socket::getsockname(silent.as_raw_fd()).unwrap();
+    let gone = SocketAddr::from(([127, 0, 0, 1], bound.port()));
     assert_eq!(
         connect(gone).unwrap_err().kind(),
         io::ErrorKind::ConnectionRefused
@@ -328,47 +338,73 @@ fn a_read_in_a_drop_during_a_panic_is_not_broken() {
     assert_eq!(receipt.wait(HANGS), throwto::ReceiptState::TargetEnded);
 }
 
+/// The end of a thread under fire: what it met, it tells. Dropped when the thread ends, which ends the raises.
+struct Fire(mpsc::Sender<()>);
+
+/// The raiser's end.
+struct UnderFire(mpsc::Receiver<()>);
+
+impl Fire {
+    fn new() -> (Self, UnderFire) {
+        let (tell, told) = mpsc::channel();
+        (Self(tell), UnderFire(told))
+    }
+
+    fn met(&self, error: io::Error) {
+        assert_raised::<()>(Err(error));
+        self.0.send(()).unwrap();
+    }
+}
+
+impl UnderFire {
+    /// Raises into the thread until it ends; returns once the thread, with nothing else to do yet, has met a raise.
+    fn begin(self, id: ThreadId) -> std::thread::JoinHandle<()> {
+        let (tell, told) = mpsc::channel();
+        let raiser = std::thread::spawn(move || {
+            loop {
+                match self.0.try_recv() {
+                    Ok(()) => drop(tell.send(())),
+                    Err(mpsc::TryRecvError::Disconnected) => return,
+                    Err(mpsc::TryRecvError::Empty) => {}
+                }
+                if let Ok(receipt) = raise_exc(id, Stop) {
+                    receipt.wait(HANGS);
+                }
+            }
+        });
+        told.recv_timeout(HANGS).unwrap();
+        raiser
+    }
+}
+
 /// Accepts in a thread under fire. A descriptor that leaked would keep its client waiting.
 #[test]
 fn accept_under_fire_loses_no_connection_and_leaks_no_descriptor() {
     const CLIENTS: usize = 500;
     let listener = Interruptible::new(TcpListener::bind("127.0.0.1:0").unwrap());
     let addr = listener.get_ref().local_addr().unwrap();
-    let (accepted, done) = mpsc::channel();
+    let (fire, under_fire) = Fire::new();
     let worker = thread::spawn(move || {
-        let (mut connections, mut raises) = (0, 0);
+        let mut connections = 0;
         while connections < CLIENTS {
             match listener.accept() {
                 Ok((stream, _)) => {
                     drop(stream);
                     connections += 1;
                 }
-                Err(error) => {
-                    assert_raised::<()>(Err(error));
-                    raises += 1;
-                }
+                Err(error) => fire.met(error),
             }
         }
-        accepted.send(()).unwrap();
-        (connections, raises)
+        connections
     });
-    let id = worker.id();
-    let raiser = std::thread::spawn(move || {
-        while done.try_recv().is_err() {
-            if let Ok(receipt) = raise_exc(id, Stop) {
-                receipt.wait(HANGS);
-            }
-        }
-    });
+    let raiser = under_fire.begin(worker.id());
     for _ in 0..CLIENTS {
         let mut client = TcpStream::connect(addr).unwrap();
         client.set_read_timeout(Some(HANGS)).unwrap();
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "accepted, and never closed");
     }
-    let (connections, raises) = join(worker);
+    assert_eq!(join(worker), CLIENTS);
     raiser.join().unwrap();
-    assert_eq!(connections, CLIENTS);
-    assert!(raises > 0);
 }
 
 /// Reads numbered bytes under fire: what is raised has read nothing, what was read is returned.
@@ -377,9 +413,9 @@ fn no_byte_is_lost_or_doubled_by_a_raise_while_reading() {
     const BYTES: usize = 20_000;
     let (reader, mut writer) = io::pipe().unwrap();
     let mut reader = Interruptible::new(reader);
-    let (tell, told) = mpsc::channel();
+    let (fire, under_fire) = Fire::new();
     let worker = thread::spawn(move || {
-        let (mut read, mut raises) = (0, 0);
+        let mut read = 0;
         while read < BYTES {
             let mut buffer = [0; 7];
             match reader.read(&mut buffer) {
@@ -390,31 +426,18 @@ fn no_byte_is_lost_or_doubled_by_a_raise_while_reading() {
                         read += 1;
                     }
                 }
-                Err(error) => {
-                    assert_raised::<()>(Err(error));
-                    raises += 1;
-                }
-            }
-        }
-        tell.send(()).unwrap();
-        raises
-    });
-    let id = worker.id();
-    let raiser = std::thread::spawn(move || {
-        while told.try_recv().is_err() {
-            if let Ok(receipt) = raise_exc(id, Stop) {
-                receipt.wait(HANGS);
+                Err(error) => fire.met(error),
             }
         }
     });
+    let raiser = under_fire.begin(worker.id());
     let mut random = Random::new();
     for at in 0..BYTES {
         writer.write_all(&[(at % 251) as u8]).unwrap();
         random.spin();
     }
-    let raises = join(worker);
+    join(worker);
     raiser.join().unwrap();
-    assert!(raises > 0);
 }
 
 /// Writes numbered bytes into a full pipe under fire.
@@ -423,30 +446,18 @@ fn no_byte_is_lost_or_doubled_by_a_raise_while_writing() {
     const BYTES: usize = 2_000_000;
     let (mut reader, writer) = io::pipe().unwrap();
     let mut writer = Interruptible::new(writer);
-    let (tell, told) = mpsc::channel();
+    let (fire, under_fire) = Fire::new();
     let worker = thread::spawn(move || {
-        let (mut written, mut raises) = (0, 0);
+        let mut written = 0;
         let numbered: Vec<u8> = (0..BYTES).map(|at| (at % 251) as u8).collect();
         while written < BYTES {
             match writer.write(&numbered[written..]) {
                 Ok(n) => written += n,
-                Err(error) => {
-                    assert_raised::<()>(Err(error));
-                    raises += 1;
-                }
-            }
-        }
-        tell.send(()).unwrap();
-        raises
-    });
-    let id = worker.id();
-    let raiser = std::thread::spawn(move || {
-        while told.try_recv().is_err() {
-            if let Ok(receipt) = raise_exc(id, Stop) {
-                receipt.wait(HANGS);
+                Err(error) => fire.met(error),
             }
         }
     });
+    let raiser = under_fire.begin(worker.id());
     let mut random = Random::new();
     let (mut read, mut buffer) = (0, [0; 1000]);
     while read < BYTES {
@@ -458,7 +469,7 @@ fn no_byte_is_lost_or_doubled_by_a_raise_while_writing() {
         }
         random.spin();
     }
-    assert!(join(worker) > 0);
+    join(worker);
     raiser.join().unwrap();
 }
 

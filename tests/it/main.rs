@@ -8,6 +8,7 @@
 mod stage;
 
 mod delivery;
+mod detached;
 mod foreign;
 #[cfg(throwto_ladder)]
 mod fs;

@@ -8,15 +8,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use throwto::foreign::Call;
 use throwto::{Raised, ReceiptState, Rung, ThreadId, ThreadInfo, thread, threads};
 
-/// How long anything may take before the test fails.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// How long anything may take before the test fails. Only what hangs takes as long, however slow the machine.
+pub const LIMIT: Duration = Duration::from_secs(180);
 /// Longer than any test: a wait of this length ends only by a raise.
 pub const FOREVER: Duration = Duration::from_secs(3600);
 
@@ -125,13 +125,13 @@ pub fn until_blocked(id: ThreadId, place: &str) {
 }
 
 #[cfg(throwto_ladder)]
-fn place_of(thread: &ThreadInfo) -> &str {
+pub fn place_of(thread: &ThreadInfo) -> &str {
     &thread.where_blocked
 }
 
 /// The same for builds whose runtime does not look: as much of it as the tests ask for.
 #[cfg(not(throwto_ladder))]
-fn place_of(thread: &ThreadInfo) -> String {
+pub fn place_of(thread: &ThreadInfo) -> String {
     let path = format!("/proc/self/task/{}/syscall", thread.os_tid);
     let line = std::fs::read_to_string(path).unwrap_or_default();
     let mut words = line.split(' ');
@@ -183,6 +183,63 @@ pub fn until_waiting(id: ThreadId) {
 
 fn thread_state_waiting() -> throwto::ThreadState {
     throwto::ThreadState::Waiting
+}
+
+/// Tells those who look at it to end, also when the test fails: threads that went on would hang it instead.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Runs `body`, the whole of the test `name`, in a process of its own: this program once more, for that test alone. No
+/// other test's thread starts or ends beside it, and if it hangs the test fails and tells where its threads are.
+#[track_caller]
+pub fn in_own_process(name: &str, body: impl FnOnce()) {
+    const ALONE: &str = "THROWTO_ALONE";
+    if std::env::var(ALONE).is_ok_and(|alone| alone == name) {
+        return body();
+    }
+    let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut alone = alone
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, name)
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + 3 * LIMIT;
+    let status = loop {
+        match alone.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            None => {
+                let places = places_in(alone.id());
+                alone.kill().unwrap();
+                alone.wait().unwrap();
+                panic!("{name} hangs; its threads, with what they are in:\n{places}");
+            }
+        }
+    };
+    assert!(status.success(), "{name}: {status}");
+}
+
+/// Each thread of a process: its name, and its system call as the kernel prints it.
+fn places_in(process: u32) -> String {
+    let told = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten();
+    threads
+        .flatten()
+        .map(|thread| {
+            let (name, call) = (
+                told(thread.path().join("comm")),
+                told(thread.path().join("syscall")),
+            );
+            format!("{}: {}\n", name.trim(), call.trim())
+        })
+        .collect()
 }
 
 #[track_caller]
@@ -248,6 +305,14 @@ impl Dice {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % sides
+    }
+}
+
+/// How many rounds a race is run: `THROWTO_ROUNDS`, or as many as a test can afford every time.
+pub fn rounds(affordable: u64) -> u64 {
+    match std::env::var("THROWTO_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("THROWTO_ROUNDS is a number"),
+        Err(_) => affordable,
     }
 }
 

@@ -159,6 +159,22 @@ fn everything_that_was_raised_is_accounted_for() {
     println!("THROWTO_SEED={seed}");
     let seconds =
         std::env::var("THROWTO_STRESS_SECONDS").map_or(2.0, |s| s.parse().expect("a number of seconds"));
+    let mut tally = Tally::new();
+    // On a machine that gives it little time one run may not come to everything.
+    until("every fate", || {
+        for (kind, count) in one_run(seed, seconds) {
+            *tally.entry(kind).or_default() += count;
+        }
+        println!("{tally:?}");
+        let fates = ["refused", "delivered", "superseded", "revoked", "target ended"];
+        fates.iter().all(|kind| tally.contains_key(kind))
+    });
+}
+
+/// How many raises had which fate.
+type Tally = HashMap<&'static str, u64>;
+
+fn one_run(seed: u64, seconds: f64) -> Tally {
     let run = Run {
         over: AtomicBool::new(false),
         ledger: Ledger::new(),
@@ -194,7 +210,7 @@ fn everything_that_was_raised_is_accounted_for() {
         raisers.into_iter().flat_map(|r| r.join().unwrap()).collect()
     });
     let met = run.met.lock().unwrap();
-    let mut tally: HashMap<&str, u64> = HashMap::new();
+    let mut tally = Tally::new();
     for sent in &sent {
         let (kind, number, delivered) = match sent {
             Sent::Refused(number) => ("refused", number, false),
@@ -222,11 +238,8 @@ fn everything_that_was_raised_is_accounted_for() {
         );
         *tally.entry(kind).or_default() += 1;
     }
-    println!("{tally:?}");
     assert_eq!(tally.values().sum::<u64>(), run.ledger.made());
     assert_eq!(tally.get("delivered").copied().unwrap_or(0), met.len() as u64);
-    for kind in ["refused", "delivered", "superseded", "revoked", "target ended"] {
-        assert!(tally.contains_key(kind), "the run had no {kind}: {tally:?}");
-    }
     run.ledger.balance();
+    tally
 }

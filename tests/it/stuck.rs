@@ -1,13 +1,14 @@
 //! Threads that are really stuck, and what sets them free.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use throwto::thread::JoinHandle;
 use throwto::{Raised, Rung, Stop, ThreadId, threads};
 
+pub use crate::stage::{join, until as wait_for};
+
 /// Nothing here takes that long unless it hangs: it can only fail a test.
-pub const HANGS: Duration = Duration::from_secs(20);
+pub const HANGS: Duration = crate::stage::LIMIT;
 
 /// An operation that blocks for ever.
 pub struct Op {
@@ -23,18 +24,7 @@ impl Op {
     }
 }
 
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(
-            began.elapsed() < HANGS,
-            "still waiting for: {what}; {:#?}",
-            threads()
-        );
-        std::thread::yield_now();
-    }
-}
-
+#[track_caller]
 pub fn wait_until_blocked(id: ThreadId, call: &str) {
     wait_for(call, || {
         threads().iter().any(|t| {
@@ -44,15 +34,6 @@ pub fn wait_until_blocked(id: ThreadId, call: &str) {
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with(['(', ' ']))
         })
     });
-}
-
-/// The thread's result, which must come before it counts as hanging.
-pub fn join<T>(worker: JoinHandle<T>) -> T {
-    match worker.join_timeout(HANGS) {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => panic!("it hangs: {:#?}", threads()),
-        Err(error) => panic!("{error}"),
-    }
 }
 
 #[track_caller]

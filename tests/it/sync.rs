@@ -7,30 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use throwto::sync::{
     Condvar, Mutex, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError, channel, sync_channel,
 };
-use throwto::thread::{JoinHandle, spawn};
-use throwto::{Interrupted, Raise, Raised, Stop, ThreadId, ThreadState, raise_exc};
+use throwto::thread::{JoinError, JoinHandle, spawn};
+use throwto::{Interrupted, Raise, Raised, Stop, ThreadId, raise_exc};
+
+use crate::stage::{LIMIT, join, until, until_waiting};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(20);
-
-/// Waits for something to be seen. The deadline can only fail the test.
-#[track_caller]
-fn until(what: &str, mut seen: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !seen() {
-        assert!(Instant::now() < deadline, "never seen: {what}");
-        std::thread::yield_now();
-    }
-}
-
-#[track_caller]
-fn until_waiting(id: ThreadId) {
-    until("the thread waits", || {
-        throwto::threads()
-            .iter()
-            .any(|t| t.id == id && t.state == ThreadState::Waiting)
-    });
-}
 
 /// A xorshift generator whose seed is shown if the test fails.
 struct Random(u64);
@@ -95,11 +78,11 @@ fn waiter_for_a_held_lock_is_raised_into_and_the_lock_works_on() {
     until_waiting(raised.id());
     until_waiting(patient.id());
     raised.raise(Stop).unwrap();
-    let error = raised.join().unwrap().unwrap_err();
+    let error = join(raised).unwrap_err();
     assert!(error.is::<Stop>());
     assert!(patient.is_alive());
     drop(guard);
-    patient.join().unwrap().unwrap();
+    join(patient).unwrap();
     assert_eq!(*mutex.lock().unwrap(), 1);
     assert_eq!(Arc::into_inner(mutex).unwrap().into_inner(), 1);
 }
@@ -113,7 +96,7 @@ fn thread_that_waits_for_its_own_lock_can_be_raised_out_of_it() {
     });
     until_waiting(worker.id());
     worker.raise(Stop).unwrap();
-    assert!(worker.join().unwrap().unwrap_err().is::<Stop>());
+    assert!(join(worker).unwrap_err().is::<Stop>());
 }
 
 #[test]
@@ -163,7 +146,7 @@ fn uninterruptible_lock_waits_on_and_the_exception_stays_pending() {
     let receipt = worker.raise(Stop).unwrap();
     assert_eq!(receipt.wait(SOON), throwto::ReceiptState::Pending);
     drop(guard);
-    assert_eq!(worker.join().unwrap(), (true, true));
+    assert_eq!(join(worker), (true, true));
 }
 
 #[test]
@@ -180,7 +163,7 @@ fn lock_timeout_of_zero_or_an_hour_or_for_ever_does_as_it_says() {
         let worker = spawn(move || mutex.lock_timeout(limit).map(|guard| guard.map(drop)));
         until_waiting(worker.id());
         worker.raise(Stop).unwrap();
-        assert!(worker.join().unwrap().unwrap_err().is::<Stop>());
+        assert!(join(worker).unwrap_err().is::<Stop>());
     }
     drop(guard);
 }
@@ -198,7 +181,8 @@ fn holder_that_panics_or_is_raised_into_leaves_no_poison() {
     });
     until("it holds the lock", || mutex.try_lock().is_none());
     worker.raise(Stop).unwrap();
-    let _: Result<(), _> = worker.join();
+    let ended: Result<Result<(), _>, _> = worker.join_timeout(LIMIT);
+    assert!(matches!(ended, Err(JoinError::Raised(_))));
     assert!(mutex.try_lock().is_some());
     let theirs = Arc::clone(&mutex);
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
@@ -238,9 +222,10 @@ fn lock_excludes_while_raisers_fire() {
     let random = Random::seeded("lock_excludes_while_raisers_fire");
     let mutex = Arc::new(Mutex::new((0_u64, 0_u64)));
     let stop = Arc::new(AtomicBool::new(false));
+    let met = Arc::new(AtomicBool::new(false));
     let workers: Vec<_> = (0..THREADS)
         .map(|_| {
-            let (mutex, stop) = (Arc::clone(&mutex), Arc::clone(&stop));
+            let (mutex, stop, met) = (Arc::clone(&mutex), Arc::clone(&stop), Arc::clone(&met));
             spawn(move || {
                 let (mut locked, mut raised) = (0_u64, 0_u64);
                 while !stop.load(Ordering::Relaxed) {
@@ -256,7 +241,10 @@ fn lock_excludes_while_raisers_fire() {
                             guard.1 += 1;
                             locked += 1;
                         }
-                        Err(_) => raised += 1,
+                        Err(_) => {
+                            raised += 1;
+                            met.store(true, Ordering::Relaxed);
+                        }
                     }
                 }
                 (locked, raised)
@@ -268,10 +256,14 @@ fn lock_excludes_while_raisers_fire() {
         random,
         Arc::clone(&stop),
     );
-    std::thread::sleep(Duration::from_millis(700));
+    let end = Instant::now() + Duration::from_millis(700);
+    until("a while of locking, and somebody raised into while at it", || {
+        let locked = mutex.try_lock().is_some_and(|counts| counts.1 > 0);
+        Instant::now() > end && locked && met.load(Ordering::Relaxed)
+    });
     stop.store(true, Ordering::Relaxed);
     let raises = raiser.join().unwrap();
-    let counts: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+    let counts: Vec<_> = workers.into_iter().map(|worker| join(worker)).collect();
     let locked: u64 = counts.iter().map(|count| count.0).sum();
     assert_eq!(*mutex.try_lock().expect("nobody holds it"), (locked, locked));
     assert!(
@@ -322,7 +314,7 @@ fn raised_condition_wait_leaves_the_mutex_free() {
     let guard = line.waiting.lock().unwrap();
     waiter.raise(Stop).unwrap();
     assert!(
-        waiter.join().unwrap().unwrap_err().is::<Stop>(),
+        join(waiter).unwrap_err().is::<Stop>(),
         "although the mutex is held here"
     );
     drop(guard);
@@ -357,7 +349,7 @@ fn exception_arrives_in_wait_held_with_the_mutex_locked() {
     );
     assert_eq!(*guard, 1);
     drop(guard);
-    assert_eq!(waiter.join().unwrap(), (true, true));
+    assert_eq!(join(waiter), (true, true));
     assert_eq!(*pair.0.try_lock().unwrap(), 2);
 }
 
@@ -376,9 +368,7 @@ fn notifications_go_first_in_first_out() {
         until("one more is woken", || line.woken().len() >= count);
     }
     assert_eq!(line.woken(), [0, 1, 2, 3]);
-    waiters
-        .into_iter()
-        .for_each(|waiter| waiter.join().unwrap().unwrap());
+    waiters.into_iter().for_each(|waiter| join(waiter).unwrap());
 }
 
 #[test]
@@ -396,7 +386,7 @@ fn as_many_are_woken_as_notifications_were_given_in_a_row() {
     until_waiting(waiters[0].id());
     assert_eq!(line.woken().len(), 2);
     line.moved.notify_all();
-    waiters.remove(0).join().unwrap().unwrap();
+    join(waiters.remove(0)).unwrap();
 }
 
 #[test]
@@ -404,7 +394,7 @@ fn notification_of_a_waiter_that_is_raised_at_the_same_time_goes_on_to_the_next(
     let mut random = Random::seeded("notification_of_a_waiter_that_is_raised");
     let (mut raised, mut notified) = (0, 0);
     let end = Instant::now() + Duration::from_millis(1200);
-    while Instant::now() < end {
+    while Instant::now() < end || raised + notified == 0 {
         let line = Arc::new(Line::default());
         let first = line.join(1);
         line.until_in_line(1);
@@ -423,7 +413,7 @@ fn notification_of_a_waiter_that_is_raised_at_the_same_time_goes_on_to_the_next(
         until("the raiser is ready", || ready.load(Ordering::Acquire));
         random.spin();
         line.moved.notify_one();
-        match first.join().unwrap() {
+        match join(first) {
             Ok(()) => {
                 notified += 1;
                 assert!(second.is_alive(), "one notification woke two");
@@ -432,11 +422,10 @@ fn notification_of_a_waiter_that_is_raised_at_the_same_time_goes_on_to_the_next(
             Err(_) => raised += 1,
         }
         until("the notification reached somebody", || !second.is_alive());
-        second.join().unwrap().unwrap();
+        join(second).unwrap();
         raise.join().unwrap();
     }
     println!("raised {raised}, notified {notified}");
-    assert!(raised + notified > 0);
 }
 
 #[test]
@@ -460,13 +449,13 @@ fn masked_condition_wait_is_raised_into_and_an_uninterruptible_one_is_not() {
     let masked = wait(&line, false);
     line.until_in_line(1);
     masked.raise(Stop).unwrap();
-    assert!(masked.join().unwrap().unwrap_err().is::<Stop>());
+    assert!(join(masked).unwrap_err().is::<Stop>());
     let left_alone = wait(&line, true);
     line.until_in_line(2);
     let receipt = left_alone.raise(Stop).unwrap();
     assert_eq!(receipt.wait(SOON), throwto::ReceiptState::Pending);
     line.moved.notify_one();
-    left_alone.join().unwrap().unwrap();
+    join(left_alone).unwrap();
 }
 
 #[test]
@@ -539,7 +528,7 @@ fn notifications_are_conserved_while_raisers_fire() {
         until("the taker ends", || {
             !taker.is_alive() || taker.raise(Stop).is_ok() && !taker.is_alive()
         });
-        taker.join().unwrap();
+        join(taker);
     }
     assert_eq!(*pair.0.try_lock().unwrap(), 0);
 }
@@ -553,7 +542,7 @@ fn receiver_of_an_empty_channel_is_raised_into_and_goes_on_after_it() {
     until_waiting(worker.id());
     worker.raise(Stop).unwrap();
     sender.send(7).unwrap();
-    let (first, second) = worker.join().unwrap();
+    let (first, second) = join(worker);
     match (first, second) {
         (Err(error), Ok(7)) => assert!(error.is::<Stop>()),
         // The value was there before it woke: results win, the exception waits for the next call.
@@ -611,7 +600,7 @@ fn uninterruptible_receive_is_not_raised_into() {
     let receipt = worker.raise(Stop).unwrap();
     assert_eq!(receipt.wait(SOON), throwto::ReceiptState::Pending);
     sender.send(3).unwrap();
-    assert_eq!(worker.join().unwrap(), (3, true));
+    assert_eq!(join(worker), (3, true));
 }
 
 #[test]
@@ -623,14 +612,14 @@ fn ends_that_wait_learn_that_the_other_is_gone() {
     drop(other);
     assert!(worker.is_alive());
     drop(sender);
-    assert!(matches!(worker.join().unwrap(), Err(RecvError::Disconnected)));
+    assert!(matches!(join(worker), Err(RecvError::Disconnected)));
     for bound in [0, 1] {
         let (sender, receiver) = sync_channel(bound);
         (0..bound).for_each(|_| sender.send(0).unwrap());
         let worker = spawn(move || sender.send(9));
         until_waiting(worker.id());
         drop(receiver);
-        assert!(matches!(worker.join().unwrap(), Err(SendError::Disconnected(9))));
+        assert!(matches!(join(worker), Err(SendError::Disconnected(9))));
     }
 }
 
@@ -643,7 +632,7 @@ fn sender_to_a_full_channel_is_raised_into_and_gets_its_value_back() {
         let worker = spawn(move || theirs.send(99));
         until_waiting(worker.id());
         worker.raise(Stop).unwrap();
-        match worker.join().unwrap() {
+        match join(worker) {
             Err(SendError::Raised(raised, 99)) => assert!(raised.is::<Stop>()),
             other => panic!("{other:?}"),
         }
@@ -703,7 +692,7 @@ fn receive_timeout_of_zero_or_an_hour_or_for_ever_does_as_it_says() {
     sender.send(2).unwrap();
     until_waiting(worker.id());
     sender.send(3).unwrap();
-    assert_eq!(worker.join().unwrap(), (2, 3));
+    assert_eq!(join(worker), (2, 3));
 }
 
 #[test]
@@ -724,11 +713,11 @@ fn bound_of_zero_hands_over_and_holds_nothing() {
     let worker = spawn(move || theirs.send(2).is_ok());
     until_waiting(worker.id());
     assert_eq!(receiver.try_recv(), Ok(2), "from the sender that stands ready");
-    assert!(worker.join().unwrap());
+    assert!(join(worker));
     let worker = spawn(move || (receiver.recv().unwrap_err(), receiver));
     until_waiting(worker.id());
     worker.raise(Stop).unwrap();
-    let (error, receiver) = worker.join().unwrap();
+    let (error, receiver) = join(worker);
     assert!(error.is::<Stop>());
     assert_eq!(
         sender.try_send(1),
@@ -737,7 +726,7 @@ fn bound_of_zero_hands_over_and_holds_nothing() {
     );
     let worker = spawn(move || receiver.recv().unwrap());
     until("somebody receives", || sender.try_send(3).is_ok());
-    assert_eq!(worker.join().unwrap(), 3);
+    assert_eq!(join(worker), 3);
 }
 
 #[test]
@@ -834,8 +823,8 @@ fn values_are_conserved(bound: Option<usize>, per_sender: u64) {
     });
     ids.push(worker.id());
     let raiser = raiser(ids, random, Arc::clone(&stop));
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
-    let (next, raised) = worker.join().unwrap();
+    senders.into_iter().for_each(|sender| join(sender));
+    let (next, raised) = join(worker);
     stop.store(true, Ordering::Relaxed);
     raiser.join().unwrap();
     assert_eq!(next, [per_sender; SENDERS as usize]);
@@ -879,9 +868,7 @@ fn unattached_threads_lock_wait_send_and_receive_among_attached_ones() {
         *shared.0.lock().unwrap() += 1;
         shared.1.notify_one();
     }
-    let sum: i32 = spawn(move || receiver.iter().map(Result::unwrap).sum())
-        .join()
-        .unwrap();
+    let sum: i32 = join(spawn(move || receiver.iter().map(Result::unwrap).sum()));
     assert_eq!(sum, 6);
     waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     assert_eq!(*shared.0.lock().unwrap(), 0);

@@ -45,7 +45,7 @@ pub fn set_up() -> io::Result<Case> {
 
 /// Answers all that is asked, first what the stuck job has asked in vain, until nobody asks any more.
 fn answer(server: &UdpSocket) -> io::Result<()> {
-    server.set_read_timeout(Some(Duration::from_millis(500)))?;
+    server.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut query = [0; 512];
     loop {
         let (length, from) = server.recv_from(&mut query)?;

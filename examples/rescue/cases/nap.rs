@@ -17,5 +17,5 @@ pub fn set_up() -> io::Result<Case> {
         sleep(Duration::from_millis(1))?;
         Ok(1)
     };
-    Ok(Case::new(StuckIn::Call("futex wait"), stuck, next, 1))
+    Ok(Case::new(StuckIn::Wait, stuck, next, 1))
 }

@@ -51,7 +51,7 @@ pub fn set_up_lock() -> io::Result<Case> {
         // A holder that panicked has let go as well.
         let _ = holder.join();
     };
-    Ok(Case::new(StuckIn::Call("futex wait"), stuck, next, 3)
+    Ok(Case::new(StuckIn::Wait, stuck, next, 3)
         .clears(is_released)
         .let_through(release))
 }
@@ -71,5 +71,5 @@ pub fn set_up_recv() -> io::Result<Case> {
     let stuck = move |witness: &Witness| receive(&receiver, witness).map(drop);
     let next = move || receive(&same, &Witness::default());
     let send = move || drop(sender.send(11));
-    Ok(Case::new(StuckIn::Call("futex wait"), stuck, next, 11).let_through(send))
+    Ok(Case::new(StuckIn::Wait, stuck, next, 11).let_through(send))
 }

@@ -25,18 +25,30 @@ use std::net::TcpStream;
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 
+/// What a thread waits for that has left its call and must not go on yet.
+const HELD: &str = "held by a hook or a look at it";
+
 /// Looks at a thread that keeps changing calls before it counts as running.
 const LOOKS: usize = 4;
 
 /// One phrase: `read(fd 3, pipe)`, `accept4(fd 5, tcp 127.0.0.1:4321)`, `futex wait`, `running`, `ended`.
 pub(crate) fn describe(tid: i32) -> String {
+    describe_attached(tid, &|_| false)
+}
+
+/// As [`describe`]; a futex wait on a word that is `held` is one of our own making, for those who look at the thread or
+/// run a hook of it, and is called [`HELD`].
+pub(crate) fn describe_attached(tid: i32, held: &dyn Fn(u64) -> bool) -> String {
     // Of itself a thread would see the read by which it looks.
     if tid == super::nudge::os_tid() {
         return "running".into();
     }
     for _ in 0..LOOKS {
         let seen = probe(tid);
-        let told = words(tid, &seen);
+        let told = match &seen {
+            Probe::Blocked(call) if call.is_futex() && held(call.args[0]) => HELD.into(),
+            _ => words(tid, &seen),
+        };
         if probe(tid) == seen {
             return told;
         }
@@ -114,6 +126,12 @@ fn wchan(tid: i32) -> Option<String> {
     let wchan = String::from_utf8(file(tid, "wchan")?).ok()?;
     let wchan = wchan.trim();
     (!wchan.is_empty() && wchan != "0").then(|| wchan.into())
+}
+
+impl BlockedCall {
+    fn is_futex(&self) -> bool {
+        matches!(name(self.number), Some("futex" | "futex_waitv"))
+    }
 }
 
 /// A blocked call with the two questions its words may need answered.

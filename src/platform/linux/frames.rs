@@ -43,15 +43,12 @@ pub(crate) struct Frame {
     pub(crate) pc: usize,
     /// An address in the instruction that is being executed: `pc`, or the byte before a return address.
     pub(crate) place: usize,
-    /// The stack pointer at `pc`.
-    pub(crate) sp: u64,
-    /// The stack pointer in the caller, before its call.
+    /// The stack pointer in the caller, before its call: that of the next frame.
     pub(crate) cfa: u64,
     /// The part of the function that is described together (a compiler may have split it).
     pub(crate) function: Range<usize>,
     pub(crate) personality: Option<usize>,
     pub(crate) lsda: Option<usize>,
-    pub(crate) signal: bool,
     pub(crate) image: Image,
 }
 
@@ -136,12 +133,10 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
         Ok(Frame {
             pc,
             place,
-            sp,
             cfa,
             function: description.function(),
             personality,
             lsda,
-            signal: self.exact,
             image,
         })
     }

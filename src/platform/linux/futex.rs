@@ -43,6 +43,11 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     rouse(word.as_ptr(), i32::MAX);
 }
 
+/// Whether a thread that sleeps on the futex at `address` sleeps on `word`.
+pub(crate) fn is_word(word: &AtomicU64, address: u64) -> bool {
+    low_half(word) as u64 == address
+}
+
 /// The half of a word that a futex compares: the low one.
 pub(super) fn low_half(word: &AtomicU64) -> *const u32 {
     let half = if cfg!(target_endian = "little") { 0 } else { 1 };

@@ -31,7 +31,7 @@ use super::direct;
 use crate::platform::{Spot, arch::Context};
 use crate::protocol::order::{Act, Instruction};
 use crate::protocol::record::Record;
-use crate::protocol::word::{Kind, Level, Region};
+use crate::protocol::word::{Kind, Level, Region, Sender};
 
 /// The `si_code` of a nudge: negative, as the kernel demands of a sibling thread, and used by nobody else known.
 pub(crate) const NUDGE_CODE: libc::c_int = -0x7474;
@@ -156,7 +156,7 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
             let mut context = unsafe { Context::of(raw) };
             if let Some(record) = (installed.of_token)(named) {
                 if record.thread.load(Ordering::Relaxed) == this_thread() {
-                    nudged(record, signal, &mut context);
+                    nudged(record, Sender::of_bits(named), signal, &mut context);
                 } else {
                     FORGED.fetch_add(1, Ordering::Relaxed);
                 }
@@ -175,7 +175,7 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
             if let Some(record) = record {
                 // SAFETY: as above.
                 let mut context = unsafe { Context::of(raw) };
-                nudged(record, signal, &mut context);
+                nudged(record, Sender::Other, signal, &mut context);
             }
             if !record.is_some_and(|record| record.attention().calls()) {
                 FOREIGN.fetch_add(1, Ordering::Relaxed);
@@ -190,8 +190,8 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
 }
 
 /// A nudge for the current thread's `record`.
-fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_>) {
-    if !record.hear().calls() {
+fn nudged(record: &'static Record, from: Sender, signal: libc::c_int, context: &mut Context<'_>) {
+    if !record.hear(from).calls() {
         return;
     }
     let region = record.region();
@@ -216,11 +216,8 @@ fn nudged(record: &'static Record, signal: libc::c_int, context: &mut Context<'_
 fn obey(record: &'static Record, region: Region, context: &mut Context<'_>) {
     let order = record.order.take();
     #[cfg(throwto_forced)]
-    if let Some(wanted) = order
-        && matches!(wanted.act, Act::Unwind | Act::Abandon)
-        && region.has(Region::FORCED)
-    {
-        return super::forced::perform(record, region, &wanted, context);
+    if region.has(Region::FORCED) && super::forced::perform(record, region, order.as_ref(), context) {
+        return;
     }
     if context.before_call() {
         skip(record, region, context);
@@ -260,7 +257,12 @@ fn outlast(record: &'static Record, signal: libc::c_int, context: &mut Context<'
     REQUEUED.fetch_add(1, Ordering::Relaxed);
     record.note_requeued();
     context.block(signal);
-    super::nudge::send(record, record.os_tid.load(Ordering::Relaxed), signal);
+    super::nudge::send(
+        record,
+        Sender::Other,
+        record.os_tid.load(Ordering::Relaxed),
+        signal,
+    );
 }
 
 /// Replaces the result of the interrupted call if it is the one that is `wanted`. `true` if it was.

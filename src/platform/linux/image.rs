@@ -228,11 +228,6 @@ impl Image {
             .unwrap_or(Kind::Other)
     }
 
-    /// Whether no frame of it may ever be left or unwound by force.
-    pub(crate) fn never(&self) -> bool {
-        self.kind() != Kind::Other
-    }
-
     /// Every loaded image with its kind.
     pub(crate) fn all() -> Vec<(Image, Kind)> {
         let mut images = Vec::new();

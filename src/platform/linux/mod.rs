@@ -24,6 +24,7 @@ pub(crate) mod module;
 pub(crate) mod nudge;
 pub(crate) mod poll;
 pub(crate) mod probe;
+pub(crate) mod signal_stack;
 pub(crate) mod sockaddr;
 pub(crate) mod socket_calls;
 pub(crate) mod substitute;

@@ -11,6 +11,7 @@
 use nix::sys::signal::SigSet;
 
 use crate::protocol::record::Record;
+use crate::protocol::word::Sender;
 
 use super::handler::{NUDGE_CODE, errno, process};
 
@@ -31,15 +32,15 @@ struct Info {
 const _: () = assert!(size_of::<Info>() == 128);
 
 /// Sends a nudge for `record` to its thread. `false` if the kernel knows no such thread.
-pub(crate) fn send(record: &Record, os_tid: i32, signal: libc::c_int) -> bool {
-    send_value(record.token(), os_tid, signal) == 0
+pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_int) -> bool {
+    send_value(record.token(from), os_tid, signal) == 0
 }
 
 /// Whether a nudge reaches the calling thread, whose record this is. A directed signal to oneself is handled before the
 /// call that sent it returns.
 pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
     let heard = record.heard();
-    send(record, os_tid(), signal);
+    send(record, Sender::Other, os_tid(), signal);
     record.heard() != heard
 }
 

@@ -3,8 +3,8 @@
 //! Owns: the symbol table of the file that this code is in, read once; names for reports. It is called the program's here. Leaves to [`super::image`]: which image an address
 //! is in. To its users: what follows from a name.
 //!
-//! **Signal context:** yes for [`RustText::contains`], [`rust_text_now`] and [`Personalities::of`]; no for everything
-//! else, which opens files and allocates.
+//! **Signal context:** yes for [`RustText::contains`] and [`Personalities::of`]; no for everything else, which opens files
+//! and allocates.
 //!
 //! A function is Rust if its symbol is mangled as rustc does it. `#[no_mangle]` functions are not seen, and nothing is in a
 //! stripped program, which [`RustText::known`] tells.
@@ -18,10 +18,9 @@ use std::os::fd::AsRawFd;
 
 use object::NativeEndian;
 use object::elf::{FileHeader64, SHN_UNDEF, SHT_SYMTAB, STT_FUNC, Sym64};
-use object::read::elf::{FileHeader, Sym, SymbolTable};
+use object::read::elf::{FileHeader, SectionHeader, Sym};
 use once_cell::race::OnceBox;
 
-use super::frames::function_around;
 use super::image::{Image, symbol_address};
 
 type Header = FileHeader64<NativeEndian>;
@@ -54,11 +53,6 @@ pub(crate) fn rust_text() -> &'static RustText {
     })
 }
 
-/// What [`rust_text`] has read, if anybody has called it yet.
-pub(crate) fn rust_text_now() -> Option<&'static RustText> {
-    RUST_TEXT.get()
-}
-
 impl RustText {
     /// Whether `pc` is in a Rust function of the program.
     pub(crate) fn contains(&self, pc: usize) -> bool {
@@ -69,30 +63,32 @@ impl RustText {
 
     fn read(program: &Program) -> Option<Self> {
         let table = program.table()?;
-        let mut ranges = Vec::new();
+        let mut functions = Vec::new();
         let mut personality = None;
         for function in program.functions(&table) {
-            let name = function.name(&table);
-            if is_rust(name) {
-                ranges.push(function.range.clone());
-            }
+            let name = function.name();
             if name == b"rust_eh_personality" {
                 personality = Some(function.range.start);
             }
+            functions.push((function.range, is_rust(name)));
         }
-        let known = !ranges.is_empty();
-        ranges.sort_unstable_by_key(|range| range.start);
-        ranges.dedup_by(|later, earlier| {
-            let touch = later.start <= earlier.end.saturating_add(PADDING);
-            if touch {
-                earlier.end = earlier.end.max(later.end);
+        functions.sort_unstable_by_key(|(range, _)| range.start);
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        let mut after_rust = false;
+        for (range, rust) in functions {
+            match ranges.last_mut() {
+                _ if !rust => {}
+                Some(last) if after_rust && range.start <= last.end.saturating_add(PADDING) => {
+                    last.end = last.end.max(range.end);
+                }
+                _ => ranges.push(range),
             }
-            touch
-        });
+            after_rust = rust;
+        }
         Some(Self {
+            known: !ranges.is_empty(),
             ranges,
             personality,
-            known,
         })
     }
 }
@@ -112,15 +108,21 @@ impl Drop for Program {
 
 struct Function<'a> {
     range: Range<usize>,
-    symbol: &'a Sym64<NativeEndian>,
+    /// The string table from the name on.
+    name: &'a [u8],
 }
 
 impl<'a> Function<'a> {
-    fn name(&self, table: &SymbolTable<'a, Header>) -> &'a [u8] {
-        self.symbol
-            .name(NativeEndian, table.strings())
-            .unwrap_or_default()
+    /// `CStr` finds the end in the standard library's own code, which is optimised in every build.
+    fn name(&self) -> &'a [u8] {
+        CStr::from_bytes_until_nul(self.name).map_or(&[], CStr::to_bytes)
     }
+}
+
+/// The symbols, and the strings that they name by offset.
+struct Table<'a> {
+    symbols: &'a [Sym64<NativeEndian>],
+    strings: &'a [u8],
 }
 
 impl Program {
@@ -153,24 +155,31 @@ impl Program {
         Some(Self { bytes, image })
     }
 
-    fn table(&self) -> Option<SymbolTable<'_, Header>> {
+    fn table(&self) -> Option<Table<'_>> {
         let header = Header::parse(self.bytes).ok()?;
         let sections = header.sections(NativeEndian, self.bytes).ok()?;
         let table = sections.symbols(NativeEndian, self.bytes, SHT_SYMTAB).ok()?;
-        (!table.is_empty()).then_some(table)
+        let strings = sections.section(table.string_section()).ok()?;
+        Some(Table {
+            symbols: table.symbols(),
+            strings: strings.data(NativeEndian, self.bytes).ok()?,
+        })
     }
 
     /// The functions that are defined in the program.
-    fn functions<'a>(&self, table: &SymbolTable<'a, Header>) -> impl Iterator<Item = Function<'a>> + use<'a> {
+    fn functions<'a>(&self, table: &Table<'a>) -> impl Iterator<Item = Function<'a>> + use<'a> {
         let bias = self.image.bias();
+        let strings = table.strings;
         let defined = |symbol: &&Sym64<NativeEndian>| {
             symbol.st_type() == STT_FUNC && symbol.st_shndx(NativeEndian) != SHN_UNDEF
         };
-        table.symbols().iter().filter(defined).map(move |symbol| {
+        table.symbols.iter().filter(defined).map(move |symbol| {
             let start = bias.wrapping_add(symbol.st_value(NativeEndian) as usize);
             Function {
                 range: start..start.saturating_add(symbol.st_size(NativeEndian) as usize),
-                symbol,
+                name: strings
+                    .get(symbol.st_name(NativeEndian) as usize..)
+                    .unwrap_or_default(),
             }
         })
     }
@@ -211,17 +220,11 @@ pub(crate) fn rust_inside(range: Range<usize>) -> Option<String> {
     let program = Program::open()?;
     let table = program.table()?;
     let inside = |function: &Function<'_>| {
-        function.range.start < range.end && range.start < function.range.end && is_rust(function.name(&table))
+        function.range.start < range.end && range.start < function.range.end && is_rust(function.name())
     };
     let found = program.functions(&table).filter(inside);
     let lowest = found.min_by_key(|function| function.range.start)?;
-    Some(readable(lowest.name(&table)))
-}
-
-/// Where the function at `address` ends, or the part of it that is described together.
-pub(crate) fn function_end(address: usize) -> Option<usize> {
-    let image = Image::containing(address)?;
-    function_around(&image, address).map(|range| range.end)
+    Some(readable(lowest.name()))
 }
 
 /// For people: `function+0x12 in libfoo.so`.
@@ -245,7 +248,7 @@ fn name_in_program(image: &Image, pc: usize) -> Option<(String, usize)> {
     // A function written in assembly may not say how long it is.
     let holds = |range: &Range<usize>| range.contains(&pc) || range.start == pc;
     let function = functions.find(|function| holds(&function.range))?;
-    Some((readable(function.name(&table)), pc - function.range.start))
+    Some((readable(function.name()), pc - function.range.start))
 }
 
 /// By what the image exports; a static function is taken for the exported one before it.

@@ -2,7 +2,8 @@
 //!
 //! Owns: a table of tokens by thread. Leaves to [`super::handler`]: believing none of it. Two threads may share a cell and
 //! overwrite each other; what is found is a hint, to be checked against the record, and all records are searched if it
-//! is wrong.
+//! is wrong. Who sent the signal is a hint too. Another's signal may come between the note and the signal that it announces,
+//! and be taken for it: then I6 of `protocol::record` is missed once, and a call after the region returns EINTR.
 //!
 //! **Signal context:** yes, [`hint`] is one load.
 

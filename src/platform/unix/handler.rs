@@ -34,7 +34,7 @@ use once_cell::race::OnceBox;
 
 use super::addressee;
 use crate::protocol::record::Record;
-use crate::protocol::word::{Attention, Kind, Level};
+use crate::protocol::word::{Attention, Kind, Level, Sender};
 
 /// The rung as the handler notes it in [`Record::rung`].
 const RUNG_NUDGE: u32 = 2;
@@ -146,7 +146,9 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context
 /// Whether the signal was for this thread's record (H4); if so, says that it has come.
 fn heard(installed: &Installed) -> bool {
     let thread = this_thread();
-    let hinted = (installed.of_token)(addressee::hint(thread)).filter(|record| record.is_owned_by(thread));
+    let hint = addressee::hint(thread);
+    let hinted = (installed.of_token)(hint).filter(|record| record.is_owned_by(thread));
+    let from = hinted.map_or(Sender::Other, |_| Sender::of_bits(hint));
     let Some(record) = hinted.or_else(|| (installed.of_thread)(thread)) else {
         return false;
     };
@@ -154,7 +156,7 @@ fn heard(installed: &Installed) -> bool {
     if !waits(record.attention()) {
         return false;
     }
-    let word = record.hear();
+    let word = record.hear(from);
     let region = record.region();
     if word.calls() && region.kind() == Kind::Foreign && region.level() != Level::Uninterruptible {
         record.note_rung(RUNG_NUDGE);

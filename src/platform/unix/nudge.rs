@@ -10,16 +10,17 @@
 use std::sync::atomic::Ordering;
 
 use super::addressee;
-use crate::protocol::record::Record;
+use crate::protocol::record::{Pin, Record};
+use crate::protocol::word::Sender;
 
 /// Sends a nudge for `record` to its thread. `false` if there is none.
-pub(crate) fn send(record: &Record, os_tid: i32, signal: libc::c_int) -> bool {
+pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_int) -> bool {
     // Relaxed: the caller read `os_tid`, which is stored behind it, with Acquire.
     let thread = record.thread.load(Ordering::Relaxed);
     if os_tid == 0 || thread == 0 {
         return false;
     }
-    addressee::note(thread, record.token());
+    addressee::note(thread, record.token(from));
     // SAFETY: the caller's pin keeps the thread from leaving its record (I3 of `protocol::record`), which it does before
     // it ends: the handle is a live thread's.
     unsafe { libc::pthread_kill(thread as libc::pthread_t, signal) == 0 }
@@ -31,7 +32,8 @@ pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
     let heard = record.heard();
     // As a raiser does, so that the handler takes it for ours. `None`: a raiser's nudge is under way, and serves as well.
     let pin = record.pin_to_nudge(record.attention().generation());
-    send(record, os_tid(), signal);
+    let from = pin.as_ref().map_or(Sender::Other, Pin::sender);
+    send(record, from, os_tid(), signal);
     let reached = record.heard() != heard;
     if pin.is_some() && !reached {
         record.unsent();

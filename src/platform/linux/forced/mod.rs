@@ -57,6 +57,8 @@ pub(crate) struct Escape<'a> {
     boundary: AtomicUsize,
     facts: &'static Facts,
     allowed: &'a [Module],
+    /// Whether a mere nudge is an order to abandon the call.
+    at_once: bool,
     /// The function that the trampoline calls.
     shim: usize,
     stack: Stack,
@@ -91,6 +93,7 @@ impl<'a> Escape<'a> {
     pub(crate) fn new(
         facts: &'static Facts,
         allowed: &'a [Module],
+        at_once: bool,
         shim: unsafe extern "C-unwind" fn(*mut ()),
     ) -> Self {
         Self {
@@ -99,6 +102,7 @@ impl<'a> Escape<'a> {
             boundary: AtomicUsize::new(0),
             facts,
             allowed,
+            at_once,
             shim: shim as *const () as usize,
             stack: STACK.get().unwrap_or_else(look_at_stack),
             refused_pc: AtomicUsize::new(0),
@@ -198,28 +202,38 @@ fn lowest_of_stack() -> usize {
     if answer == 0 { low as usize } else { usize::MAX }
 }
 
-/// Carries out a forced order on the interrupted thread, if its region allows it and the spot is proved safe.
-pub(super) fn perform(record: &Record, region: Region, wanted: &Instruction, context: &mut Context<'_>) {
+/// Carries out a forced order on the interrupted thread, if its region allows it and the spot is proved safe. Without an order
+/// it does so in a region that is to be abandoned at once. `false` if it has done nothing.
+pub(super) fn perform(
+    record: &Record,
+    region: Region,
+    order: Option<&Instruction>,
+    context: &mut Context<'_>,
+) -> bool {
     let first_word = record.frame().cast::<*const Escape<'_>>();
     // SAFETY: the region word that the caller has read has a forced bit, and every region that has one shows a frame whose
     // first word is a pointer to its Escape or null. The frame may also be the outer region's, in the moment of leaving
     // (step (d) of `protocol::record`) or of entering: as long-lived, and of the same make; or null.
     let Some(place) = (unsafe { first_word.as_ref() }) else {
-        return;
+        return false;
     };
     // SAFETY: see above.
     let Some(escape) = (unsafe { place.as_ref() }) else {
-        return;
+        return false;
     };
     let (pc, sp) = (context.pc(), context.sp() as usize);
-    let rung = match wanted.act {
-        Act::Unwind if region.has(Region::UNWIND) => RUNG_UNWIND,
-        Act::Abandon if region.has(Region::ABANDON) && region.level() == Level::Unmasked => RUNG_ABANDON,
-        _ => return,
+    let may_abandon = region.has(Region::ABANDON) && region.level() == Level::Unmasked;
+    let rung = match order {
+        Some(wanted) if wanted.act == Act::Unwind && region.has(Region::UNWIND) => {
+            if !super::handler::is_the_call(wanted, context) {
+                return false;
+            }
+            RUNG_UNWIND
+        }
+        Some(wanted) if wanted.act == Act::Abandon && may_abandon => RUNG_ABANDON,
+        None if escape.at_once && may_abandon => RUNG_ABANDON,
+        _ => return false,
     };
-    if rung == RUNG_UNWIND && !super::handler::is_the_call(wanted, context) {
-        return;
-    }
     let anchor = escape.anchor.load(Ordering::Relaxed);
     let refusal = match escape.state.load(Ordering::Relaxed) {
         CALM if sp < escape.stack.low || sp >= anchor => Some(Why::OtherStack),
@@ -229,10 +243,14 @@ pub(super) fn perform(record: &Record, region: Region, wanted: &Instruction, con
         _ => Some(Why::Unwinding),
     };
     if let Some(why) = refusal {
-        return escape.refuse(why, pc);
+        escape.refuse(why, pc);
+        return false;
     }
     match proof::prove(escape, rung, context) {
-        Err((why, pc)) => escape.refuse(why, pc),
+        Err((why, pc)) => {
+            escape.refuse(why, pc);
+            false
+        }
         Ok(clear) => {
             escape.pass(pc, sp, clear);
             if rung == RUNG_UNWIND {
@@ -244,6 +262,7 @@ pub(super) fn perform(record: &Record, region: Region, wanted: &Instruction, con
                 context.escape_to(anchor);
             }
             record.note_rung(rung);
+            true
         }
     }
 }
