@@ -82,7 +82,8 @@ fn a_caller_comes_free_of_a_lock_inside_c_and_the_call_is_shown_until_it_ends() 
         (left.name.as_deref(), left.region),
         (Some("throwto:library"), Some("library"))
     );
-    assert!(place_of(&left).starts_with("futex wait"), "{left:?}");
+    // Where nobody can see that no signal helps, nudges drive it out of its wait for moments.
+    until_blocked(runner, "futex wait");
     assert_eq!(left.pending, 1, "it has been raised into, too");
     let stats = throwto::stats();
     assert!(stats.left_behind >= 1 && stats.left_running >= 1);
@@ -130,6 +131,7 @@ fn a_late_result_is_dropped_once_and_where_it_was_made() {
     assert!(drops.recv_timeout(LIMIT).is_err(), "dropped again");
 }
 
+#[cfg(throwto_ladder)]
 #[test]
 fn what_can_come_free_ends_instead_of_being_left_for_ever() {
     let (reader, _writer) = std::io::pipe().unwrap();
