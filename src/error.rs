@@ -1,6 +1,6 @@
 //! What can go wrong, in words that say what to do.
 //!
-//! Owns: the error enums of attaching and raising. Leaves to `foreign` and `thread` the errors of theirs.
+//! Owns: the error enums of attaching and raising, and what is said of a missing ability. Leaves to `foreign` and `thread` the errors of theirs.
 //!
 //! **Signal context:** no.
 
@@ -19,10 +19,12 @@ pub enum AttachError {
         /// The nudge signal.
         signal: i32,
     },
-    /// Somebody has installed another handler for the nudge signal, and it does not pass our signals on.
+    /// Somebody has installed another handler for the nudge signal, and it does not pass our signals on. Or it does, with
+    /// `SA_RESTART`, on a system where the calls that it restarts cannot be ended.
     #[error(
-        "another handler has taken signal {signal} and does not pass it on to the one that was there before; install it \
-         before the first attach, make it chain, or choose another signal with Config::nudge_signal"
+        "another handler has taken signal {signal} and does not pass it on to the one that was there before, or restarts \
+         what it interrupts; install it before the first attach, make it chain, or choose another signal with \
+         Config::nudge_signal"
     )]
     HandlerReplaced {
         /// The nudge signal.
@@ -108,4 +110,13 @@ pub enum RaiseError {
     /// The runtime could not be set up.
     #[error(transparent)]
     Setup(#[from] AttachError),
+}
+
+/// Something was asked for that cannot be had on this system. Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not on this system: {capability}")]
+#[non_exhaustive]
+pub struct Unsupported {
+    /// What was asked for, and what it needs.
+    pub capability: &'static str,
 }

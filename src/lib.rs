@@ -42,8 +42,10 @@
 //!
 //! # Systems
 //!
-//! Linux on x86-64 and on aarch64 has everything. Elsewhere delivery is cooperative: safepoints, masks and the waits of
-//! this crate. With `panic = "abort"` everything works in Result style.
+//! Linux on x86-64 and on aarch64 has everything. macOS, FreeBSD and Linux on other processors have *wake*, *nudge* and *hook*; `io`,
+//! `process` and `fs` are left out there, and [`foreign::Call::fail_syscalls`] is answered by an error. Elsewhere delivery
+//! is cooperative: safepoints, masks, hooks and the waits of this crate. With `panic = "abort"` everything works in Result
+//! style.
 //!
 //! # Limits
 //!
@@ -80,7 +82,7 @@ mod receipt;
 mod region;
 mod runtime;
 mod safepoint;
-#[cfg(throwto_ladder)]
+#[cfg(throwto_nudge)]
 pub mod signal;
 mod status;
 pub mod sync;
@@ -92,7 +94,7 @@ mod window;
 
 pub use current::{Attachment, attach};
 pub use driver::{Stats, stats};
-pub use error::{AttachError, RaiseError};
+pub use error::{AttachError, RaiseError, Unsupported};
 pub use exception::{Cancelled, ExcType, Exception, Interrupted, IntoException, Raisable, Stop, TimedOut};
 pub use journal::Climbed;
 pub use mask::{Mask, bracket, mask, shield, uninterruptible};

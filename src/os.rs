@@ -58,7 +58,7 @@ impl fmt::Display for OsTid {
 /// # Errors
 /// [`RaiseError::NoSuchThread`], [`RaiseError::NotBlocked`] if it runs, [`RaiseError::Refused`] if its call must not be
 /// failed (a futex, `close`), [`RaiseError::Unheard`] if it blocks the signal, [`RaiseError::Unsupported`] for a rung
-/// that needs a region of ours.
+/// that needs a region of ours, and everywhere but on Linux x86-64.
 ///
 /// ```
 /// use throwto::{RaiseError, Rung, os};
@@ -96,7 +96,7 @@ pub fn interrupt(tid: OsTid, rung: Rung) -> Result<(), RaiseError> {
         },
         InterruptFailed::Unsupported => RaiseError::Unsupported {
             what: "os::interrupt",
-            reason: "this system has no directed signals that throwto can use",
+            reason: "throwto cannot signal a thread by its number on this system; attach it, and use foreign::call",
         },
         InterruptFailed::Os { .. } => {
             RaiseError::Unheard { os_tid: tid, signal, reason: "the kernel refused the signal" }

@@ -26,7 +26,7 @@ pub enum Rung {
     Safepoint,
     /// It was woken from a wait of ours, without a signal.
     Wake,
-    /// A signal broke its blocking call (EINTR).
+    /// A signal broke its blocking call (EINTR). Where the runtime cannot see the call, the signal came during it.
     Nudge,
     /// Its blocked system call was made to return an error that is not EINTR.
     Fail,

@@ -8,8 +8,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::current;
-use crate::error::AttachError;
-use crate::platform::{handler, membarrier};
+use crate::error::{AttachError, Unsupported};
+use crate::platform::{HAS_NUDGE, handler, membarrier};
 use crate::protocol::record::Fences;
 use crate::protocol::registry::CAPACITY;
 
@@ -51,8 +51,14 @@ impl Config {
     /// Puts the configuration in force.
     ///
     /// # Errors
-    /// [`ConfigError::TooLate`] once a thread has attached or a configuration has been applied.
+    /// [`ConfigError::TooLate`] once a thread has attached or a configuration has been applied;
+    /// [`ConfigError::Unsupported`] for a nudge signal where no thread can be sent one.
     pub fn apply(self) -> Result<(), ConfigError> {
+        if self.signal != handler::DEFAULT_SIGNAL && !HAS_NUDGE {
+            return Err(ConfigError::Unsupported(Unsupported {
+                capability: "a nudge signal needs directed signals",
+            }));
+        }
         CONFIG.set(self).map_err(|_| ConfigError::TooLate)
     }
 }
@@ -70,6 +76,9 @@ pub enum ConfigError {
     /// The runtime is already in use.
     #[error("the runtime is already in use: apply the configuration once, before the first thread attaches")]
     TooLate,
+    /// This system has no nudge signal.
+    #[error(transparent)]
+    Unsupported(Unsupported),
 }
 
 static CONFIG: OnceLock<Config> = OnceLock::new();

@@ -2,6 +2,8 @@
 //!
 //! In a process of its own: the action of a signal belongs to the process.
 
+#![cfg_attr(not(throwto_ladder), allow(unused_imports, dead_code))]
+
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
@@ -69,6 +71,20 @@ fn read_one(fd: i32) -> std::io::Result<usize> {
     }
 }
 
+/// Without a look at the interrupted instruction nothing can be done about it, so it is said.
+#[cfg(not(throwto_ladder))]
+#[test]
+fn a_handler_that_restarts_calls_is_an_error_at_attach() {
+    let signal = libc::SIGURG;
+    drop(throwto::attach().unwrap());
+    take_the_signal();
+    assert_eq!(
+        throwto::attach().err(),
+        Some(throwto::AttachError::HandlerReplaced { signal })
+    );
+}
+
+#[cfg(throwto_ladder)]
 #[test]
 fn a_restarting_handler_on_our_signal_does_not_keep_a_call_blocked() {
     let attachment = throwto::attach().unwrap();

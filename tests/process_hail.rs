@@ -1,5 +1,7 @@
 //! Windows under a hail of other libraries' signals. In a process of its own: handlers are process-wide.
 
+#![cfg(throwto_ladder)]
+
 #[path = "it/stage.rs"]
 mod stage;
 

@@ -1,6 +1,8 @@
 //! A library that leaves its blocked calls by `siglongjmp` out of its own signal handler, as cysignals and readline do. In a
 //! process of its own: handlers are process-wide.
 
+#![cfg(throwto_ladder)]
+
 #[path = "it/stage.rs"]
 mod stage;
 

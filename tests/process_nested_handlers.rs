@@ -1,6 +1,8 @@
 //! Raises while handlers of other libraries run on top of what the nudge is for: nothing is lost, and nothing is delivered
 //! inside them. In a process of its own: handlers are process-wide. `process_restart_handler.rs` has the single handlers.
 
+#![cfg(throwto_ladder)]
+
 #[path = "it/stage.rs"]
 mod stage;
 

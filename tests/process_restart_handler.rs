@@ -1,5 +1,6 @@
 //! Signal handlers of other libraries on top of a blocked call, in a process of its own: handlers are process-wide.
 
+#![cfg(throwto_ladder)]
 #![allow(unsafe_code)]
 
 use std::io::{self, Read, Write};

@@ -33,16 +33,15 @@ fn a_raise_breaks_a_blocked_read_without_any_room_for_details() {
     for _ in 0..20 {
         let (reader, _writer) = std::io::pipe().unwrap();
         let worker = thread::spawn(move || {
-            let read = foreign::Call::new("read")
-                .fail_syscalls()
-                .run(|| stubborn_read(&reader).0)
+            let read = with_fail(foreign::Call::new("read"), true)
+                .run(|| breakable_read(&reader))
                 .unwrap();
             (read, spin())
         });
         until_blocked(worker.id(), "read(");
         let receipt = worker.raise(Stop).unwrap();
         let (read, raised) = join(worker);
-        assert_eq!(read, Err(libc::ECANCELED));
+        assert_eq!(read, Err(BROKEN));
         assert!(raised.is::<Stop>());
         drop(raised);
         assert_eq!(receipt.state(), ReceiptState::Caught);

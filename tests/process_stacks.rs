@@ -1,5 +1,7 @@
 //! Nudges and stacks: alternate, nearly exhausted, coroutines'. Each case in a process: what goes wrong is death by SIGSEGV.
 
+#![cfg(throwto_ladder)]
+
 #[path = "it/stage.rs"]
 mod stage;
 

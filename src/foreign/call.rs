@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use super::{CallError, Frame, Hook, Module, is_poisoned, run_inside};
 use crate::current;
-use crate::platform::module as image;
+use crate::error::Unsupported;
+use crate::platform::{self, forced, module as image};
 use crate::protocol::ladder::Times;
 use crate::protocol::record::Owner;
 use crate::protocol::word::{Kind, Region};
-use crate::raised::Raised;
+use crate::raised::{Raised, Rung};
 use crate::region::Inside;
 use crate::runtime;
 use crate::safepoint::{Moment, take};
+
+const NO_FAIL: &str = "fail needs a system where the result of a blocked call can be replaced";
 
 /// A foreign call with a label and the rungs it allows. Built once, it may be run many times.
 ///
@@ -95,6 +98,10 @@ impl<'a> Call<'a> {
     /// for sleeps and polls) instead of EINTR, which ends code that retries EINTR for ever, std included.
     ///
     /// `docs/limitations.md` has the table. Waits on a futex, `close` and unknown calls are never touched.
+    ///
+    /// Where no result can be replaced the call is not made, and the answer is [`CallError::Unsupported`] (of
+    /// [`run`](Self::run), the exception [`Unsupported`]): without this rung, code that retries EINTR would never come
+    /// back. Ask [`supports`](Self::supports) before.
     #[must_use]
     pub fn fail_syscalls(mut self) -> Self {
         self.fail = true;
@@ -130,13 +137,43 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Whether foreign calls can have `rung` on this system.
+    ///
+    /// ```
+    /// use throwto::{Rung, foreign::Call};
+    /// let mut call = Call::new("read");
+    /// if Call::supports(Rung::Fail) {
+    ///     call = call.fail_syscalls();
+    /// }
+    /// assert_eq!(call.run(|| 5)?, 5);
+    /// # Ok::<(), throwto::Raised>(())
+    /// ```
+    pub fn supports(rung: Rung) -> bool {
+        match rung {
+            Rung::Safepoint | Rung::Wake | Rung::Hook => true,
+            Rung::Nudge => platform::HAS_NUDGE,
+            Rung::Fail => platform::HAS_FAIL,
+            Rung::Unwind | Rung::Abandon => forced::prepare().is_ok(),
+        }
+    }
+
+    /// Whether the rung fail was allowed and cannot be had.
+    #[inline(always)]
+    const fn lacks_fail(&self) -> bool {
+        self.fail && !platform::HAS_FAIL
+    }
+
     /// Runs `f` in the region.
     ///
     /// # Errors
-    /// The exception, if one was pending before: then `f` did not run. A result is never thrown away.
+    /// The exception, if one was pending before: then `f` did not run. A rung that cannot be had is an exception too,
+    /// [`Unsupported`], raised by the call itself. A result is never thrown away.
     #[inline]
     #[track_caller]
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> Result<T, Raised> {
+        if self.lacks_fail() {
+            return Err(Raised::here(Unsupported { capability: NO_FAIL }));
+        }
         let Some(owner) = current::owner() else {
             return Ok(f());
         };
@@ -177,6 +214,9 @@ impl<'a> Call<'a> {
     pub fn try_run<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
         if is_poisoned(self.label) {
             return Err(CallError::Poisoned { label: self.label });
+        }
+        if self.lacks_fail() {
+            return Err(CallError::Unsupported { capability: NO_FAIL });
         }
         let Some(owner) = current::owner() else {
             return f().map_err(CallError::Failed);

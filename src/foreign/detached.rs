@@ -39,7 +39,7 @@ use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Policy;
 use crate::raise::raise_by_id;
-use crate::raised::Raised;
+use crate::raised::{Raised, Rung};
 use crate::safepoint::{Moment, take};
 use crate::thread::{Builder, JoinHandle};
 
@@ -79,7 +79,12 @@ use crate::thread::{Builder, JoinHandle};
 /// ```
 #[track_caller]
 pub fn detached<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, DetachedError> {
-    Call::new("detached").fail_syscalls().run_detached(f)
+    let mut call = Call::new("detached");
+    // It is left behind all the same where there is no such rung.
+    if Call::supports(Rung::Fail) {
+        call = call.fail_syscalls();
+    }
+    call.run_detached(f)
 }
 
 impl Call<'static> {

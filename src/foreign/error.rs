@@ -65,6 +65,7 @@ impl From<CallError<Self>> for std::io::Error {
         match error {
             CallError::Raised(raised) => raised.into(),
             CallError::Failed(error) => error,
+            lacking @ CallError::Unsupported { .. } => Self::new(std::io::ErrorKind::Unsupported, lacking),
             refused => Self::other(refused),
         }
     }

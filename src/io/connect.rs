@@ -141,10 +141,7 @@ fn resolve(addr: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let resolved = foreign::Call::new("getaddrinfo")
         .fail_syscalls()
         .try_run(|| addr.to_socket_addrs());
-    match resolved {
-        Ok(addrs) => Ok(addrs.collect()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(resolved?.collect())
 }
 
 fn is_raised(error: &io::Error) -> bool {

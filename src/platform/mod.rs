@@ -5,7 +5,13 @@
 //!
 //! **Signal context:** see each file.
 //!
-//! A system is full (`throwto_ladder`, decided by build.rs) or cooperative (`unsupported`).
+//! build.rs decides which a system is:
+//!
+//! | capability | files | systems |
+//! | --- | --- | --- |
+//! | `throwto_ladder` and `throwto_nudge` | `linux`, `arch` | Linux x86-64 |
+//! | `throwto_nudge` alone | `unix`, `portable` | macOS, FreeBSD, Linux on other processors |
+//! | neither: cooperative | `unsupported`, `portable` | the rest |
 //!
 //! | name | contract |
 //! | --- | --- |
@@ -34,6 +40,10 @@ pub(crate) mod arch;
 #[cfg(throwto_ladder)]
 mod linux;
 #[cfg(not(throwto_ladder))]
+mod portable;
+#[cfg(all(throwto_nudge, not(throwto_ladder)))]
+mod unix;
+#[cfg(not(throwto_nudge))]
 mod unsupported;
 
 #[cfg(throwto_ladder)]
@@ -43,10 +53,19 @@ pub(crate) use linux::{
 };
 #[cfg(throwto_forced)]
 pub(crate) use linux::{forced, module, symbols};
+#[cfg(not(throwto_ladder))]
+pub(crate) use portable::{blocked, direct, futex, membarrier, probe, signal_stack};
 #[cfg(not(throwto_forced))]
 pub(crate) use unforced::{forced, module, symbols};
-#[cfg(not(throwto_ladder))]
-pub(crate) use unsupported::{blocked, direct, fork, futex, handler, membarrier, nudge, probe, signal_stack};
+#[cfg(all(throwto_nudge, not(throwto_ladder)))]
+pub(crate) use unix::{fork, handler, nudge};
+#[cfg(not(throwto_nudge))]
+pub(crate) use unsupported::{fork, handler, nudge};
+
+/// Whether a thread that is attached can be sent a signal.
+pub(crate) const HAS_NUDGE: bool = cfg!(throwto_nudge);
+/// Whether the result of a blocked system call can be replaced.
+pub(crate) const HAS_FAIL: bool = cfg!(throwto_ladder);
 
 /// Where an interrupted program counter lies with respect to the window.
 #[cfg(throwto_ladder)]
@@ -66,7 +85,7 @@ pub(crate) enum Spot {
     expect(dead_code, reason = "a system without signals knows one reason")
 )]
 pub(crate) enum InterruptFailed {
-    /// This system has no directed signals.
+    /// This system has no signals that are directed by a thread's number.
     #[cfg_attr(throwto_ladder, expect(dead_code, reason = "it has"))]
     Unsupported,
     NoSuchThread,

@@ -24,7 +24,7 @@ fn until_runner_blocked(caller: ThreadId, place: &str) -> ThreadId {
     until("the call runs", || runner_of(caller).is_some());
     let runner = runner_of(caller).unwrap();
     until(place, || {
-        info(runner).is_some_and(|t| t.state == ThreadState::Foreign && t.where_blocked.starts_with(place))
+        info(runner).is_some_and(|t| t.state == ThreadState::Foreign && place_of(&t).starts_with(place))
     });
     runner
 }
@@ -131,6 +131,7 @@ fn a_late_result_is_dropped_once_and_where_it_was_made() {
     assert!(drops.recv_timeout(LIMIT).is_err(), "dropped again");
 }
 
+#[cfg(throwto_ladder)]
 #[test]
 fn what_can_come_free_ends_instead_of_being_left_for_ever() {
     let (reader, _writer) = std::io::pipe().unwrap();

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use throwto::{Raised, ReceiptState, ThreadId, ThreadInfo, thread, threads};
+use throwto::foreign::Call;
+use throwto::{Raised, ReceiptState, Rung, ThreadId, ThreadInfo, thread, threads};
 
 /// How long anything may take before the test fails. Only what hangs takes as long, however slow the machine.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -119,7 +120,7 @@ pub fn info(id: ThreadId) -> Option<ThreadInfo> {
 #[track_caller]
 pub fn until_blocked(id: ThreadId, place: &str) {
     until(place, || {
-        info(id).is_some_and(|t| begins_at(&t.where_blocked, place))
+        info(id).is_some_and(|t| begins_at(&place_of(&t), place))
     });
 }
 
@@ -129,12 +130,60 @@ pub fn begins_at(told: &str, place: &str) -> bool {
     told.starts_with(place) || newer.is_some_and(|rest| rest.starts_with(place))
 }
 
+#[cfg(throwto_ladder)]
+pub fn place_of(thread: &ThreadInfo) -> String {
+    thread.where_blocked.clone()
+}
+
+/// The same for builds whose runtime does not look: as much of it as the tests ask for.
+#[cfg(not(throwto_ladder))]
+pub fn place_of(thread: &ThreadInfo) -> String {
+    let path = format!("/proc/self/task/{}/syscall", thread.os_tid);
+    let line = std::fs::read_to_string(path).unwrap_or_default();
+    let mut words = line.split(' ');
+    let number = words.next().and_then(|word| word.trim_end().parse().ok());
+    let first = words.next().and_then(|word| word.strip_prefix("0x"));
+    let first = first
+        .and_then(|word| u64::from_str_radix(word, 16).ok())
+        .unwrap_or(0);
+    match number {
+        Some(libc::SYS_read) => format!("read(fd {first}"),
+        Some(libc::SYS_poll) => "poll(".into(),
+        Some(libc::SYS_futex) => "futex wait".into(),
+        _ => line,
+    }
+}
+
+/// Allows the rung fail, if `fail` and where there is one.
+pub fn with_fail(call: Call<'_>, fail: bool) -> Call<'_> {
+    if fail && Call::supports(Rung::Fail) {
+        call.fail_syscalls()
+    } else {
+        call
+    }
+}
+
+/// What a [`breakable_read`] returns when it is broken.
+pub const BROKEN: i32 = if cfg!(throwto_ladder) {
+    libc::ECANCELED
+} else {
+    libc::EINTR
+};
+
+/// A read as stubborn as this system's rungs can end.
+pub fn breakable_read(fd: &impl AsRawFd) -> Result<usize, i32> {
+    if Call::supports(Rung::Fail) {
+        stubborn_read(fd).0
+    } else {
+        raw_read(fd)
+    }
+}
+
 /// Waits until the thread sleeps in a wait of ours.
 #[track_caller]
 pub fn until_waiting(id: ThreadId) {
     until("waiting", || {
-        info(id)
-            .is_some_and(|t| t.state == thread_state_waiting() && t.where_blocked.starts_with("futex wait"))
+        info(id).is_some_and(|t| t.state == thread_state_waiting() && place_of(&t).starts_with("futex wait"))
     });
 }
 

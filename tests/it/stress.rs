@@ -47,8 +47,7 @@ fn one_step(run: &Run, dice: &mut Dice, reader: &std::io::PipeReader) {
             .unblock(std::hint::spin_loop)
             .run(|| raw_poll(reader))
             .map(drop),
-        5 => Call::new("failing")
-            .fail_syscalls()
+        5 => with_fail(Call::new("failing"), true)
             .run(|| raw_poll(reader))
             .map(drop),
         6 => mask(|m| {

@@ -115,13 +115,11 @@ fn stop_frees_a_thread_from_whatever_it_is_blocked_in() {
     assert!(asleep.join().unwrap().is_err());
     let (reader, _writer) = io::pipe().unwrap();
     let reading = StoppableThread::spawn(move || {
-        foreign::Call::new("read")
-            .fail_syscalls()
-            .run(|| stubborn_read(&reader).0)
+        with_fail(foreign::Call::new("read"), true).run(|| breakable_read(&reader))
     });
     until_blocked(reading.id(), "read(");
     reading.stop();
-    assert_eq!(reading.join().unwrap().unwrap(), Err(libc::ECANCELED));
+    assert_eq!(reading.join().unwrap().unwrap(), Err(BROKEN));
     let ended = StoppableThread::spawn(|| ());
     until("it ends", || !ended.is_alive());
     ended.stop();
@@ -187,12 +185,12 @@ fn a_thread_that_cannot_be_stopped_is_reported_with_its_place() {
         "{alive:?}"
     );
     let seen = alive.info.as_ref().unwrap();
-    assert!(
-        seen.id == worker.id() && seen.where_blocked.starts_with("futex wait"),
-        "{seen:?}"
-    );
+    assert_eq!(seen.id, worker.id());
+    if cfg!(throwto_ladder) {
+        assert!(seen.where_blocked.starts_with("futex wait"), "{seen:?}");
+    }
     assert_eq!(seen.pending, 1, "retries do not pile up");
-    assert!(alive.to_string().contains("futex wait"), "{alive}");
+    assert!(alive.to_string().contains(&seen.where_blocked), "{alive}");
     let once = Retry {
         every: Duration::ZERO,
         give_up_after: Duration::ZERO,
@@ -237,6 +235,7 @@ fn raising_until_dead_hits_nobody_when_several_match_and_gives_up_on_itself() {
     assert_eq!(join(own).raises, 1);
 }
 
+#[cfg(throwto_ladder)]
 #[test]
 fn threads_shows_what_each_is_doing() {
     let (reader, writer) = io::pipe().unwrap();
@@ -265,6 +264,7 @@ fn threads_shows_what_each_is_doing() {
     );
 }
 
+#[cfg(throwto_ladder)]
 #[test]
 fn a_thread_that_blocks_the_nudge_signal_is_shown_so() {
     let worker = thread::spawn(|| {
