@@ -60,6 +60,8 @@ struct Note {
 pub(crate) struct Inbox {
     notes: Vec<Note>,
     started: bool,
+    /// It has got as far as its first look at this.
+    at_work: bool,
     sleep: Sleep,
     nudges: u64,
     renudges: u64,
@@ -89,6 +91,7 @@ impl Inbox {
         Self {
             notes: Vec::new(),
             started: false,
+            at_work: false,
             sleep: Sleep::Awake,
             nudges: 0,
             renudges: 0,
@@ -178,6 +181,20 @@ pub(crate) fn note(id: ThreadId) {
     });
 }
 
+/// Starts the driver ahead of need and waits until it is at work.
+///
+/// A new thread asks the loader for a lock before it runs its first line. A thread that is stuck while a library is being
+/// opened holds that lock: it could not be helped by a driver that had yet to start.
+pub(crate) fn be_there() {
+    let mut inbox = inbox();
+    if !inbox.started {
+        inbox.started = start();
+    }
+    while inbox.started && !inbox.at_work {
+        inbox = BELL.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
 fn start() -> bool {
     std::thread::Builder::new()
         .name("throwto-driver".into())
@@ -265,6 +282,10 @@ fn run() {
 fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds: u32) {
     let next = watched.values().map(|watch| watch.due).min();
     let mut inbox = inbox();
+    if !inbox.at_work {
+        inbox.at_work = true;
+        BELL.notify_all();
+    }
     if inbox.notes.is_empty() {
         let pause = match next {
             Some(due) => Some(due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE)),

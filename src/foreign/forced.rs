@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::call::Acted;
 use super::{Call, CallError, Frame, LeftCall, raised_before};
 use crate::current;
+use crate::driver;
 use crate::exception::Interrupted;
 use crate::platform::forced::{self, Ended, Escape, Facts};
 use crate::protocol::poison::Poison;
@@ -202,7 +203,8 @@ impl Call<'_> {
         if is_poisoned(self.label) {
             return Err(CallError::Poisoned { label: self.label });
         }
-        let facts = forced::prepare().map_err(|capability| CallError::Unsupported { capability })?;
+        let facts =
+            forced::prepare(driver::be_there).map_err(|capability| CallError::Unsupported { capability })?;
         if self.times.unwind.is_some()
             && let Some(capability) = facts.no_unwind()
         {

@@ -28,7 +28,7 @@ pub(crate) mod forced {
         }
     }
 
-    pub(crate) fn prepare() -> Result<&'static Facts, &'static str> {
+    pub(crate) fn prepare(_first: fn()) -> Result<&'static Facts, &'static str> {
         Err("unwind or abandon: they need Linux on x86-64 or aarch64 with the GNU C library")
     }
 

@@ -450,3 +450,110 @@ fn a_raise_before_entry_is_raised_there_and_the_call_is_not_made() {
     assert_eq!(join(worker), (Rung::Safepoint, true, 0));
     assert!(foreign::call(|| ()).is_ok());
 }
+
+/// Either the call was left or its result is kept; the exception comes out once in either case.
+#[test]
+fn a_return_that_races_the_rung_is_kept_or_left_but_never_both() {
+    let seed = seed();
+    println!("THROWTO_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let ledger = Ledger::new();
+    let (give, stages) = std::sync::mpsc::channel::<Arc<Stage>>();
+    let worker = thread::spawn(move || {
+        let call = Call::new("races").abandon_after(Duration::ZERO).allow(&library());
+        let spin_place = place("spin_o2");
+        let (mut left, mut kept, mut before) = (0_u32, 0_u32, 0_u32);
+        for stage in stages {
+            match enter(&call, spin_place, &stage) {
+                Ok(result) => {
+                    assert_eq!(result, LET_GO);
+                    kept += 1;
+                    drop(spin());
+                }
+                Err(raised) if raised.rung() == Rung::Abandon => {
+                    assert!(clear_poison("races"));
+                    left += 1;
+                }
+                Err(_) => before += 1,
+            }
+        }
+        (left, kept, before)
+    });
+    for _ in 0..1_000 {
+        let stage = Arc::new(Stage::new());
+        give.send(Arc::clone(&stage)).unwrap();
+        while stage.rounds() == 0 {
+            std::hint::spin_loop();
+        }
+        let receipt = worker.raise(Numbered::new(&ledger)).unwrap();
+        let pause = Duration::from_nanos(dice.roll(200_000));
+        let began = Instant::now();
+        while began.elapsed() < pause {
+            std::hint::spin_loop();
+        }
+        stage.let_go();
+        assert_eq!(fate(&receipt), ReceiptState::Caught);
+    }
+    drop(give);
+    let (left, kept, before) = join(worker);
+    println!("{left} left, {kept} kept");
+    assert_eq!((left + kept, before), (1_000, 0));
+    ledger.balance();
+}
+
+#[test]
+fn a_call_that_a_destructor_makes_in_a_panic_is_not_left() {
+    struct Last(Arc<Stage>, Arc<std::sync::Mutex<Option<c_long>>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let result = enter(&abandoned("in a panic"), place("spin_o2"), &self.0);
+            *self.1.lock().unwrap() = result.ok();
+        }
+    }
+    let (stage, result) = (Arc::new(Stage::new()), Arc::default());
+    let last = Last(Arc::clone(&stage), Arc::clone(&result));
+    let worker = thread::spawn(move || {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _last = last;
+            std::panic::resume_unwind(Box::new("a panic"));
+        }));
+        (panic.is_err(), throwto::safepoint().is_err())
+    });
+    until("spinning", || stage.rounds() > 10);
+    let receipt = worker.raise(Stop).unwrap();
+    assert_eq!(receipt.wait(SOON * 50), ReceiptState::Pending);
+    stage.let_go();
+    assert_eq!(join(worker), (true, true));
+    assert_eq!(*result.lock().unwrap(), Some(LET_GO));
+}
+
+#[test]
+fn a_thread_that_is_not_attached_just_makes_the_call() {
+    let stage = Arc::new(Stage::new());
+    let same = Arc::clone(&stage);
+    let plain =
+        std::thread::spawn(move || enter(&abandoned("not attached"), place("spin_o2"), &same).unwrap());
+    until("spinning", || stage.rounds() > 10);
+    stage.let_go();
+    assert_eq!(plain.join().unwrap(), LET_GO);
+}
+
+#[test]
+fn an_error_of_the_calls_own_is_failed_and_one_that_was_provoked_is_raised() {
+    let worker = thread::spawn(|| {
+        let call = Call::new("own error").fail_syscalls();
+        // SAFETY: no forced rung is allowed.
+        let own = unsafe { call.try_run_forced(|| Err::<(), _>("disk full")) };
+        assert!(matches!(own, Err(CallError::Failed("disk full"))), "{own:?}");
+        let (reader, _writer) = std::io::pipe().unwrap();
+        // SAFETY: as above.
+        unsafe { call.try_run_forced(|| stubborn_read(&reader).0) }.map(drop)
+    });
+    until_blocked(worker.id(), "read(");
+    worker.raise(Stop).unwrap();
+    let provoked = join(worker).unwrap_err();
+    assert!(
+        matches!(&provoked, CallError::Raised(raised) if raised.rung() == Rung::Fail),
+        "{provoked:?}"
+    );
+}

@@ -389,3 +389,84 @@ fn unwinding_a_thousand_calls_takes_no_memory() {
     // Other tests run beside this one.
     assert!(after < before + (64 << 20), "{before} bytes, then {after}");
 }
+
+/// A byte that was read is returned, and one that was not is still there.
+#[test]
+fn a_result_that_races_the_rung_is_kept_and_no_byte_is_lost() {
+    let seed = seed();
+    println!("THROWTO_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let ledger = Ledger::new();
+    let (reader, mut writer) = pipe().unwrap();
+    let stage = Arc::new(Stage::new().at(&reader));
+    let same = Arc::clone(&stage);
+    let worker = thread::spawn(move || {
+        let call = Call::new("races a result").unwind_after(Duration::ZERO);
+        let read = place("read_with_cleanup");
+        let (mut unwound, mut kept) = (0_u32, 0_u32);
+        while unwound + kept < 500 {
+            match enter(&call, read, &same) {
+                Ok(result) => {
+                    assert_eq!(result, 1);
+                    kept += 1;
+                    drop(spin());
+                }
+                Err(raised) if raised.rung() == Rung::Unwind => {
+                    unwound += 1;
+                    // The byte comes, or has come already.
+                    assert_eq!(raw_read(&reader), Ok(1));
+                }
+                Err(raised) => panic!("{raised} before the call"),
+            }
+        }
+        (unwound, kept)
+    });
+    for _ in 0..500 {
+        until("blocked", || {
+            info(worker.id()).is_some_and(|thread| {
+                thread.region == Some("races a result") && thread.where_blocked.starts_with("read(")
+            })
+        });
+        let receipt = worker.raise(Numbered::new(&ledger)).unwrap();
+        let pause = Duration::from_nanos(dice.roll(300_000));
+        let began = Instant::now();
+        while began.elapsed() < pause {
+            std::hint::spin_loop();
+        }
+        writer.write_all(b"x").unwrap();
+        assert_eq!(fate(&receipt), ReceiptState::Caught);
+    }
+    let (unwound, kept) = join(worker);
+    println!("{unwound} unwound, {kept} kept");
+    assert_eq!(unwound + kept, 500);
+    ledger.balance();
+}
+
+/// What forced unwinding must never meet. It is told, the call goes on, and its result is kept.
+#[test]
+fn a_catch_all_that_keeps_the_exception_is_told() {
+    if !HAS_CPP {
+        return;
+    }
+    let (reader, _writer) = pipe().unwrap();
+    let visitor = Visitor::start(
+        unwound("cpp_swallow"),
+        "cpp_swallow",
+        place("cpp_swallow"),
+        Stage::new().at(&reader),
+    );
+    visitor.until_blocked("read(");
+    visitor.raise();
+    let stage = Arc::clone(&visitor.stage);
+    assert_eq!(visitor.leave().unwrap(), 8);
+    assert_eq!(stage.cleaned(), 31);
+}
+
+#[test]
+fn the_allocator_and_the_streams_work_after_each_unwinding() {
+    let (reader, _writer) = pipe().unwrap();
+    for _ in 0..10 {
+        is_unwound("read_with_cleanup", "read(", Stage::new().at(&reader));
+        hammer();
+    }
+}

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use object::NativeEndian;
-use object::elf::{FileHeader64, SHN_UNDEF, SHT_SYMTAB, STT_FUNC, Sym64};
+use object::elf::{FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, Sym64};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 use once_cell::race::OnceBox;
 
@@ -93,7 +93,7 @@ impl RustText {
     }
 }
 
-/// The file that this code was loaded from, in memory: the program, or a library written in Rust inside a foreign program.
+/// The file that an image was loaded from, in memory.
 struct Program {
     bytes: &'static [u8],
     image: Image,
@@ -126,8 +126,12 @@ struct Table<'a> {
 }
 
 impl Program {
+    /// The file that this code is in: the program, or a library written in Rust inside a foreign program.
     fn open() -> Option<Self> {
-        let image = Image::containing(is_rust as *const () as usize)?;
+        Self::of(Image::containing(is_rust as *const () as usize)?)
+    }
+
+    fn of(image: Image) -> Option<Self> {
         let file = if Image::program() == Some(image) {
             File::open("/proc/self/exe")
         } else {
@@ -156,9 +160,13 @@ impl Program {
     }
 
     fn table(&self) -> Option<Table<'_>> {
+        self.table_of(SHT_SYMTAB)
+    }
+
+    fn table_of(&self, kind: u32) -> Option<Table<'_>> {
         let header = Header::parse(self.bytes).ok()?;
         let sections = header.sections(NativeEndian, self.bytes).ok()?;
-        let table = sections.symbols(NativeEndian, self.bytes, SHT_SYMTAB).ok()?;
+        let table = sections.symbols(NativeEndian, self.bytes, kind).ok()?;
         let strings = sections.section(table.string_section()).ok()?;
         Some(Table {
             symbols: table.symbols(),
@@ -228,45 +236,33 @@ pub(crate) fn rust_inside(range: Range<usize>) -> Option<String> {
 }
 
 /// For people: `function+0x12 in libfoo.so`.
+///
+/// Read from the files themselves: `dladdr` waits for the loader's lock, which the very thread that is reported on may hold.
 pub(crate) fn name(pc: usize) -> String {
     let Some(image) = Image::containing(pc) else {
         return format!("{pc:#x} in no image");
     };
     let path = image.name();
     let file = path.rsplit('/').next().unwrap_or(&path);
-    match name_in_program(&image, pc).or_else(|| exported_name(pc)) {
+    match function_at(image, pc) {
         Some((function, 0)) => format!("{function} in {file}"),
         Some((function, offset)) => format!("{function}+{offset:#x} in {file}"),
         None => format!("{:#x} in {file}", pc.wrapping_sub(image.bias())),
     }
 }
 
-fn name_in_program(image: &Image, pc: usize) -> Option<(String, usize)> {
-    let program = Program::open().filter(|program| program.image == *image)?;
-    let table = program.table()?;
-    let mut functions = program.functions(&table);
+/// By all the names that the file has, or, if it is stripped, by those that it exports.
+fn function_at(image: Image, pc: usize) -> Option<(String, usize)> {
+    let program = Program::of(image)?;
     // A function written in assembly may not say how long it is.
     let holds = |range: &Range<usize>| range.contains(&pc) || range.start == pc;
-    let function = functions.find(|function| holds(&function.range))?;
-    Some((readable(function.name()), pc - function.range.start))
-}
-
-/// By what the image exports; a static function is taken for the exported one before it.
-fn exported_name(pc: usize) -> Option<(String, usize)> {
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: writes into `info`.
-    if unsafe { libc::dladdr(pc as *const libc::c_void, info.as_mut_ptr()) } == 0 {
-        return None;
-    }
-    // SAFETY: pointers, for which zero is a value, and `dladdr` has filled some in.
-    let info = unsafe { info.assume_init() };
-    if info.dli_sname.is_null() {
-        return None;
-    }
-    // SAFETY: a string in the image's string table.
-    let name = unsafe { CStr::from_ptr(info.dli_sname) };
-    let offset = pc.checked_sub(info.dli_saddr as usize)?;
-    Some((readable(name.to_bytes()), offset))
+    [SHT_SYMTAB, SHT_DYNSYM].into_iter().find_map(|kind| {
+        let table = program.table_of(kind)?;
+        let function = program
+            .functions(&table)
+            .find(|function| holds(&function.range))?;
+        Some((readable(function.name()), pc - function.range.start))
+    })
 }
 
 /// Whose rules a frame's language-specific data follows.

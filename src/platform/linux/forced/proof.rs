@@ -65,18 +65,19 @@ impl Facts {
 }
 
 /// The facts, or why nothing can be left by force in this process. The first time it reads the program's symbols, which takes
-/// milliseconds; later it is one load.
+/// milliseconds, and runs `first`; later it is one load.
 #[inline(always)]
-pub(crate) fn prepare() -> Result<&'static Facts, &'static str> {
+pub(crate) fn prepare(first: fn()) -> Result<&'static Facts, &'static str> {
     let facts = match FACTS.get() {
         Some(facts) => facts,
-        None => gather_once(),
+        None => gather_once(first),
     };
     facts.as_ref().map_err(|reason| *reason)
 }
 
 #[cold]
-fn gather_once() -> &'static Result<Facts, &'static str> {
+fn gather_once(first: fn()) -> &'static Result<Facts, &'static str> {
+    first();
     FACTS.get_or_init(|| Box::new(gather()))
 }
 
