@@ -8,10 +8,11 @@
 use std::cell::UnsafeCell;
 use std::time::Duration;
 
+use super::forced::prepared;
 use super::{CallError, Frame, Hook, Module, is_poisoned, run_inside};
 use crate::current;
 use crate::error::Unsupported;
-use crate::platform::{self, forced, module as image};
+use crate::platform::{self, module as image};
 use crate::protocol::ladder::Times;
 use crate::protocol::record::Owner;
 use crate::protocol::word::{Kind, Region};
@@ -153,7 +154,8 @@ impl<'a> Call<'a> {
             Rung::Safepoint | Rung::Wake | Rung::Hook => true,
             Rung::Nudge => platform::HAS_NUDGE,
             Rung::Fail => platform::HAS_FAIL,
-            Rung::Unwind | Rung::Abandon => forced::prepare().is_ok(),
+            Rung::Unwind => prepared().is_ok_and(|facts| facts.no_unwind().is_none()),
+            Rung::Abandon => prepared().is_ok(),
         }
     }
 

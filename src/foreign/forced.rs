@@ -74,6 +74,13 @@ pub fn no_abandon<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// What forced rungs need, or why there are none. The driver is at work before the first such call: a thread that is stuck in
+/// `dlopen` would keep it from starting.
+#[inline(always)]
+pub(super) fn prepared() -> Result<&'static Facts, &'static str> {
+    forced::prepare(driver::be_there)
+}
+
 /// The closure and the place for its result, as the trampoline's callee finds them.
 struct Job<F, T> {
     f: ManuallyDrop<F>,
@@ -203,8 +210,7 @@ impl Call<'_> {
         if is_poisoned(self.label) {
             return Err(CallError::Poisoned { label: self.label });
         }
-        let facts =
-            forced::prepare(driver::be_there).map_err(|capability| CallError::Unsupported { capability })?;
+        let facts = prepared().map_err(|capability| CallError::Unsupported { capability })?;
         if self.times.unwind.is_some()
             && let Some(capability) = facts.no_unwind()
         {

@@ -38,9 +38,11 @@ pub fn unwound(label: &'static str) -> Call<'static> {
 /// Enters `place` on `stage`. It may be left by force: no place owns more than the stage lets one see.
 #[track_caller]
 pub fn enter(call: &Call<'_>, place: Place, stage: &Stage) -> Result<c_long, Raised> {
+    // SAFETY: the stage outlives the call.
+    let enter = || unsafe { place(stage) };
     // SAFETY: the places of the fixtures are made to be left, each in the way that its test asks for, and the closure owns
     // nothing.
-    match unsafe { call.run_forced(|| place(stage)) } {
+    match unsafe { call.run_forced(enter) } {
         Ok(result) => Ok(result),
         Err(CallError::Raised(raised)) => Err(raised),
         Err(other) => panic!("{other}"),
@@ -101,12 +103,12 @@ fn processor() -> [u32; 4] {
     let mut sse = 0_u32;
     let mut x87 = [0_u32; 7];
     let flags: u64;
-    // SAFETY: stores to memory of ours. Storing the x87 environment masks its exceptions, so it is loaded again.
-    unsafe {
-        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut sse);
-        std::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) &raw mut x87);
-        std::arch::asm!("pushfq", "pop {}", out(reg) flags);
-    }
+    // SAFETY: stores to memory of ours.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut sse) };
+    // SAFETY: stores to memory of ours. That masks the exceptions, so the environment is loaded again.
+    unsafe { std::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) &raw mut x87) };
+    // SAFETY: reads the flags by way of the stack.
+    unsafe { std::arch::asm!("pushfq", "pop {}", out(reg) flags) };
     // The low six bits of SSE's word tell what has happened since they were cleared, which is nobody's control.
     [
         sse & !0x3f,

@@ -103,10 +103,8 @@ fn what_waits_for_a_lock_or_twice_returns_too() {
 fn a_library_whose_constructor_waits_is_loaded_when_something_comes() {
     let (reader, mut writer) = pipe().unwrap();
     // SAFETY: a number that nobody else here uses.
-    assert_eq!(
-        unsafe { libc::dup2(reader.as_raw_fd(), CONSTRUCTOR_FD) },
-        CONSTRUCTOR_FD
-    );
+    let copy = unsafe { libc::dup2(reader.as_raw_fd(), CONSTRUCTOR_FD) };
+    assert_eq!(copy, CONSTRUCTOR_FD);
     let returned = played("load", Stage::new().with_constructor(), |_| {
         writer.write_all(b"x").unwrap();
     });

@@ -22,8 +22,10 @@ pub fn set_up() -> io::Result<Case> {
         let call = Call::new(LABEL)
             .abandon_after(Duration::from_millis(5))
             .allow(&library);
+        // SAFETY: the stage outlives the call.
+        let spin = || unsafe { (linked::SPIN_MALLOC)(&raw const *stage) };
         // SAFETY: the loop calls the allocator and nobody else; sixteen blocks of memory are leaked; the closure owns nothing.
-        unsafe { call.run_forced(|| (linked::SPIN_MALLOC)(&raw const *stage)) }?;
+        unsafe { call.run_forced(spin) }?;
         Ok(())
     };
     let next = || -> Result<i64, Out> {

@@ -20,8 +20,10 @@ pub fn set_up() -> io::Result<Case> {
         // Never freed: it is left in the middle.
         let stream = Box::leak(Box::new(MaybeUninit::<z_stream>::zeroed())).as_mut_ptr();
         let size = size_of::<z_stream>() as i32;
+        // SAFETY: a constant of the library.
+        let version = unsafe { zlibVersion() };
         // SAFETY: zeros are what zlib wants to see: it uses the allocator of C.
-        let begun = unsafe { deflateInit_(stream, BEST, zlibVersion(), size) };
+        let begun = unsafe { deflateInit_(stream, BEST, version, size) };
         if begun != Z_OK {
             return Err(Out::Failed(format!("deflateInit: {begun}")));
         }
@@ -34,13 +36,13 @@ pub fn set_up() -> io::Result<Case> {
         let endless = || {
             loop {
                 // SAFETY: the stream is ours, and stays where it is.
-                unsafe {
-                    (*stream).next_in = text.as_ptr().cast_mut();
-                    (*stream).avail_in = text.len() as u32;
-                    (*stream).next_out = output.as_mut_ptr();
-                    (*stream).avail_out = output.len() as u32;
-                    deflate(stream, Z_NO_FLUSH);
-                }
+                let now = unsafe { &mut *stream };
+                now.next_in = text.as_ptr().cast_mut();
+                now.avail_in = text.len() as u32;
+                now.next_out = output.as_mut_ptr();
+                now.avail_out = output.len() as u32;
+                // SAFETY: begun above, with buffers as long as it says.
+                unsafe { deflate(now, Z_NO_FLUSH) };
             }
         };
         // SAFETY: with its stream begun, zlib calls nobody; the closure owns nothing; the stream is never used again.

@@ -50,6 +50,8 @@ fn call(read: Place, stage: &Stage) -> Result<i64, CallError> {
     let call = Call::new("C++")
         .fail_syscalls()
         .unwind_after(Duration::from_millis(5));
+    // SAFETY: the stage outlives the call.
+    let read = || unsafe { read(stage) };
     // SAFETY: C++ frames with destructors, made to be unwound; the closure owns nothing.
-    unsafe { call.run_forced(|| read(stage)) }
+    unsafe { call.run_forced(read) }
 }
