@@ -36,10 +36,8 @@ fn a_thread_in_a_signal_handler_is_refused() {
 fn a_library_that_is_being_loaded_is_refused() {
     let (reader, mut writer) = pipe().unwrap();
     // SAFETY: a number that nobody else here uses.
-    assert_eq!(
-        unsafe { libc::dup2(reader.as_raw_fd(), CONSTRUCTOR_FD) },
-        CONSTRUCTOR_FD
-    );
+    let copy = unsafe { libc::dup2(reader.as_raw_fd(), CONSTRUCTOR_FD) };
+    assert_eq!(copy, CONSTRUCTOR_FD);
     let visitor = Visitor::start(
         unwound("being loaded"),
         "being loaded",
