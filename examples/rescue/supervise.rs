@@ -49,14 +49,16 @@ pub fn rescue(kinds: &[&'static Kind]) -> Vec<Outcome> {
         match started.and_then(|stuck| stuck.await_stuck().map(|info| (stuck, info)).map_err(End::Failed)) {
             Ok((stuck, info)) => {
                 outcome.stuck_in = place(&info);
-                ready.push((outcome, stuck, info));
+                ready.push((outcome, stuck));
             }
             Err(end) => outcome.end = end,
         }
     }
-    ready.sort_by_key(|(_, stuck, _)| matches!(stuck.case.stuck_in, StuckIn::Call(_) | StuckIn::Wait));
-    for (outcome, stuck, info) in ready {
-        outcome.end = stuck.free(&info).map_or_else(End::Failed, End::Freed);
+    ready.sort_by_key(|(_, stuck)| matches!(stuck.case.stuck_in, StuckIn::Call(_) | StuckIn::Wait));
+    for (outcome, stuck) in ready {
+        // Looked at anew: freeing the others takes time, in which a resolver, for one, has opened another socket.
+        let freed = stuck.await_stuck().and_then(|info| stuck.free(&info));
+        outcome.end = freed.map_or_else(End::Failed, End::Freed);
     }
     outcomes
 }
