@@ -1,5 +1,5 @@
 //! Forced rungs where something is the whole process's: a handler of its own, a library that is being loaded.
-#![cfg(target_os = "linux")]
+#![cfg(throwto_forced)]
 
 #[path = "it/forced.rs"]
 mod forced;

@@ -1,6 +1,7 @@
 //! What the public names promise (DESIGN section 3), on real threads, in one binary.
 //!
-//! `stage` holds what the tests share, `forced` what those of the forced rungs share. What is global to a process (handlers, fork, limits) is in `process_*.rs`.
+//! `stage` holds what the tests share, `forced` what those of the forced rungs share. What is global to a process (handlers,
+//! fork, limits) is in `process_*.rs`.
 
 // Some systems have fewer rungs: THROWTO_NUDGE_ONLY (see build.rs) runs what they promise.
 #![cfg_attr(not(throwto_ladder), allow(unused_imports, dead_code))]
@@ -9,13 +10,13 @@ mod stage;
 
 mod delivery;
 mod detached;
-#[cfg(target_os = "linux")]
+#[cfg(throwto_forced)]
 mod forced;
-#[cfg(target_os = "linux")]
+#[cfg(throwto_forced)]
 mod forced_abandon;
 #[cfg(target_os = "linux")]
 mod forced_places;
-#[cfg(target_os = "linux")]
+#[cfg(throwto_forced)]
 mod forced_unwind;
 mod foreign;
 #[cfg(throwto_ladder)]
