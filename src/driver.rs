@@ -235,6 +235,8 @@ struct Stay {
     since: Instant,
     times: Times,
     unwind_was_last: bool,
+    /// The hook has been run here.
+    hooked: bool,
 }
 
 fn run() {
@@ -352,6 +354,14 @@ impl Watch {
         stay.times.next(stay.region, stay.since.elapsed())
     }
 
+    /// Whether a forced rung is due in a region whose hook has not been run.
+    fn owes_hook(&self) -> bool {
+        self.stay.is_some_and(|stay| {
+            let due = stay.times.forced_is_due(stay.region, stay.since.elapsed());
+            due && stay.region.has(Region::HOOK) && !stay.hooked
+        })
+    }
+
     /// Takes note of a region with forced rungs, and when they are due.
     fn see(&mut self, id: ThreadId, record: &'static Record, region: Region) {
         let frame = record.frame();
@@ -365,6 +375,7 @@ impl Watch {
                     since: Instant::now(),
                     times: foreign::times_of(record),
                     unwind_was_last: false,
+                    hooked: false,
                 });
             });
         }
@@ -397,6 +408,7 @@ fn climb(id: ThreadId, record: &'static Record, watch: &mut Watch) -> Attempt {
         }
     }
     let hook_is_due = region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL));
+    let mut forced = false;
     match region.kind() {
         Kind::Running => return Attempt::Over,
         Kind::Waiting => {
@@ -412,16 +424,20 @@ fn climb(id: ThreadId, record: &'static Record, watch: &mut Watch) -> Attempt {
         Kind::Window => in_region(id, region, again),
         Kind::Foreign => {
             watch.see(id, record, region);
-            if break_call(id, record, region, watch) {
-                return Attempt::Burst;
+            if watch.owes_hook() {
+                run_hook_in(id, region, watch);
+                return Attempt::Again(DOZE);
             }
+            forced = break_call(id, record, region, watch);
         }
     }
-    if hook_is_due {
-        journal::note(id, Rung::Hook, None);
-        in_region(id, region, run_hook);
+    // Once in a burst.
+    if hook_is_due && (!forced || watch.glances == 0) {
+        run_hook_in(id, region, watch);
     }
-    if region.has(Region::FAIL) {
+    if forced {
+        Attempt::Burst
+    } else if region.has(Region::FAIL) {
         Attempt::Soon
     } else {
         Attempt::Again(pause_after(attempt))
@@ -488,6 +504,14 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut
         stay.unwind_was_last = step == Step::Unwind;
     }
     forced
+}
+
+fn run_hook_in(id: ThreadId, region: Region, watch: &mut Watch) {
+    journal::note(id, Rung::Hook, None);
+    in_region(id, region, run_hook);
+    if let Some(stay) = &mut watch.stay {
+        stay.hooked = true;
+    }
 }
 
 /// Runs the region's hook. The caller holds a look at it.

@@ -235,7 +235,12 @@ fn who_takes_it_away_dies_of_any_signal_at_the_bottom_of_the_stack() {
             let _ = join(worker);
         },
     );
-    assert!(status.is_none_or(|s| s.signal() == Some(libc::SIGSEGV)));
+    // The emulated aarch64 processor's frames are small enough to fit where there should be no room.
+    let lucky = |s: ExitStatus| s.success() && !cfg!(target_arch = "x86_64");
+    assert!(
+        status.is_none_or(|s| s.signal() == Some(libc::SIGSEGV) || lucky(s)),
+        "{status:?}"
+    );
 }
 
 fn stack(start: *mut libc::c_void, size: usize, flags: i32) -> libc::stack_t {

@@ -15,7 +15,8 @@
 //! - I1. A lower rung goes on while higher ones are tried: what a library does next may yield to it.
 //! - I2. A thread that runs is never nudged or failed, and a thread whose mask is up is never abandoned: it is not blocked,
 //!   so its exception may not be delivered.
-//! - I3. Of the two forced rungs the one that fits what the thread does is tried: unwind if it is blocked, abandon otherwise.
+//! - I3. A hook is run once before any forced rung, however late the driver is ([`Times::forced_is_due`]).
+//! - I4. Of the two forced rungs the one that fits what the thread does is tried: unwind if it is blocked, abandon otherwise.
 //!   If the fitting one has refused, and both are due, they take turns.
 
 use core::time::Duration;
@@ -53,7 +54,7 @@ pub(crate) enum Step {
 }
 
 impl Times {
-    /// Rules I2 and I3.
+    /// Rules I2 and I4.
     pub(crate) fn step(self, found: Found) -> Step {
         let due = |rung: u64, after: Option<Duration>| {
             found.region.has(rung) && after.is_some_and(|after| found.waited >= after)
@@ -68,6 +69,16 @@ impl Times {
             (false, false) if found.region.has(Region::FAIL) => Step::Fail,
             (false, false) => Step::Nudge,
         }
+    }
+
+    /// Whether a forced rung is due by its time alone: what comes before it must have been tried by then.
+    pub(crate) fn forced_is_due(self, region: Region, waited: Duration) -> bool {
+        let unwind = self.unwind.filter(|_| region.has(Region::UNWIND));
+        let abandon = self.abandon.filter(|_| region.has(Region::ABANDON));
+        [unwind, abandon]
+            .into_iter()
+            .flatten()
+            .any(|after| waited >= after)
     }
 
     /// How long until the next forced rung falls due.
@@ -150,6 +161,15 @@ mod tests {
         assert_eq!(BOTH.step(found), Step::Nudge);
         assert_eq!(BOTH.next(found.region, MS(0)), None);
         assert_eq!(Times::default().step(self::found(true, 1000)), Step::Fail);
+    }
+
+    #[test]
+    fn a_forced_rung_is_due_from_its_time_on() {
+        let region = found(true, 0).region;
+        let due = |times: Times, waited| times.forced_is_due(region, MS(waited));
+        assert_eq!((due(BOTH, 9), due(BOTH, 10), due(BOTH, 30)), (false, true, true));
+        assert!(!due(Times::default(), 1000));
+        assert!(!BOTH.forced_is_due(region.without(Region::FORCED), MS(1000)));
     }
 
     #[test]

@@ -13,6 +13,12 @@ use super::addressee;
 use crate::protocol::record::{Pin, Record};
 use crate::protocol::word::Sender;
 
+/// Has the calling thread handle the signals that are pending for it: the kernel does so on the way out of any call.
+pub(crate) fn take_pending() {
+    // SAFETY: no arguments, no effects; no C library keeps the answer, which may change.
+    unsafe { libc::getppid() };
+}
+
 /// Sends a nudge for `record` to its thread. `false` if there is none.
 pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_int) -> bool {
     // Relaxed: the caller read `os_tid`, which is stored behind it, with Acquire.

@@ -257,6 +257,8 @@ fn in_c(frames: Frames, watch: &Watch) {
     });
 }
 
+/// Spoils the word above which a frame ends: the return address, which aarch64 keeps elsewhere.
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn a_broken_stack_is_lost_not_followed() {
     let stage = Stage::set();
