@@ -1,8 +1,8 @@
 //! The driver: the one background thread. It looks again where a raiser could not wait.
 //!
 //! Owns: verifying raises into threads that looked as if running, nudging again with back-off, climbing ladders, running
-//! hooks; `climb` has what it does in one look. Leaves to the raiser the first nudge, to the handler what a nudge does. Started by the first note; blocks
-//! every signal; inherits nothing.
+//! hooks; `climb` has what it does in one look. Leaves to the raiser the first nudge, to the handler what a nudge does.
+//! Started by the first note, or the first call that may be left by force; blocks every signal; inherits nothing.
 //!
 //! **Signal context:** no.
 //!
