@@ -22,6 +22,8 @@ mod stage;
 
 use stage::{ALLOCATIONS, Stage, interrupt_me, same_as_the_reference, walked, with_end};
 
+/// On an arm64 kernel libgcc's own walk did not come past the signal frame, so there was nothing to compare with.
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn a_loop_in_c_is_walked_as_the_unwinder_walks_it() {
     let stage = Stage::set();
