@@ -115,6 +115,8 @@ fn change(new: Option<&libc::stack_t>) -> Option<libc::stack_t> {
     // SAFETY: reads one structure and writes another. What `new` names is one of ours, which is never unmapped, or what
     // was in force before.
     let changed = unsafe { libc::sigaltstack(new, &raw mut before) };
+    #[cfg(throwto_forced)]
+    super::forced::forget_stack();
     (changed == 0).then_some(before)
 }
 

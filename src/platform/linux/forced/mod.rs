@@ -26,6 +26,7 @@ mod proof;
 mod unwind;
 
 use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::module::Module;
@@ -56,22 +57,31 @@ pub(crate) struct Escape<'a> {
     /// The stack pointer in the trampoline; 0 until it is entered.
     anchor: AtomicUsize,
     state: AtomicU32,
-    /// The CFA of the outermost foreign frame: where an unwinding ends.
-    boundary: AtomicUsize,
     facts: &'static Facts,
     allowed: &'a [Module],
     /// Whether a mere nudge is an order to abandon the call.
     at_once: bool,
     /// The function that the trampoline calls.
     shim: usize,
-    stack: Stack,
+    /// The calling thread's.
+    stack: *const Stack,
     refused_pc: AtomicUsize,
     refused_why: AtomicU32,
     refusals: AtomicU32,
-    left_pc: AtomicUsize,
-    left_frames: AtomicU32,
-    left_bytes: AtomicUsize,
-    exception: UnsafeCell<unwind::Exception>,
+    /// Written by the handler before it changes the context, read after that on the same thread. Most calls are never left:
+    /// nothing is written on the way in.
+    left: UnsafeCell<MaybeUninit<Left>>,
+    exception: UnsafeCell<MaybeUninit<unwind::Exception>>,
+}
+
+/// What is known of frames that are being dropped.
+#[derive(Clone, Copy)]
+struct Left {
+    pc: usize,
+    bytes: usize,
+    frames: u32,
+    /// The CFA of the outermost foreign frame: where an unwinding ends.
+    boundary: usize,
 }
 
 /// What the calling thread's stack is like.
@@ -82,7 +92,19 @@ struct Stack {
 }
 
 thread_local! {
-    static STACK: Cell<Option<Stack>> = const { Cell::new(None) };
+    /// Nothing to drop, and a constant to begin with: its address is valid as long as the thread runs code.
+    static STACK: Cell<Stack> = const { Cell::new(Stack { low: 0, alternate: (0, 0, 0) }) };
+}
+
+/// Where the calling thread keeps what its stack is like.
+#[inline(always)]
+fn own_stack() -> *const Stack {
+    STACK.with(|stack| {
+        if stack.get().low == 0 {
+            stack.set(look_at_stack());
+        }
+        stack.as_ptr().cast_const()
+    })
 }
 
 /// How a call ended.
@@ -102,19 +124,16 @@ impl<'a> Escape<'a> {
         Self {
             anchor: AtomicUsize::new(0),
             state: AtomicU32::new(CALM),
-            boundary: AtomicUsize::new(0),
             facts,
             allowed,
             at_once,
             shim: shim as *const () as usize,
-            stack: STACK.get().unwrap_or_else(look_at_stack),
+            stack: own_stack(),
             refused_pc: AtomicUsize::new(0),
             refused_why: AtomicU32::new(0),
             refusals: AtomicU32::new(0),
-            left_pc: AtomicUsize::new(0),
-            left_frames: AtomicU32::new(0),
-            left_bytes: AtomicUsize::new(0),
-            exception: UnsafeCell::new(unwind::Exception::new()),
+            left: UnsafeCell::new(MaybeUninit::uninit()),
+            exception: UnsafeCell::new(MaybeUninit::uninit()),
         }
     }
 
@@ -137,12 +156,23 @@ impl<'a> Escape<'a> {
         if unwound {
             unwind::tidy_up();
         }
+        // SAFETY: whoever has brought the thread here has called `pass` before.
+        let Left {
+            pc, bytes, frames, ..
+        } = unsafe { self.left() };
         Ended::Left(Passed {
             unwound,
-            pc: self.left_pc.load(Ordering::Relaxed),
-            frames: self.left_frames.load(Ordering::Relaxed),
-            bytes: self.left_bytes.load(Ordering::Relaxed),
+            pc,
+            frames,
+            bytes,
         })
+    }
+
+    /// # Safety
+    /// On the owner's thread, after [`Escape::pass`].
+    unsafe fn left(&self) -> Left {
+        // SAFETY: written by `pass`; the handler that does is not running now, since this thread is.
+        unsafe { self.left.get().cast::<Left>().read() }
     }
 
     /// The last refusal in this region, and how many there were.
@@ -164,12 +194,31 @@ impl<'a> Escape<'a> {
     }
 
     fn pass(&self, pc: usize, sp: usize, passed: proof::Clear) {
-        let anchor = self.anchor.load(Ordering::Relaxed);
-        self.left_pc.store(pc, Ordering::Relaxed);
-        self.left_frames.store(passed.frames, Ordering::Relaxed);
-        self.left_bytes.store(anchor - sp, Ordering::Relaxed);
-        self.boundary.store(passed.boundary, Ordering::Relaxed);
+        let left = Left {
+            pc,
+            bytes: self.anchor.load(Ordering::Relaxed) - sp,
+            frames: passed.frames,
+            boundary: passed.boundary,
+        };
+        // SAFETY: in the handler, on the owner's thread, in a state in which nobody has been told to read it (I1).
+        unsafe { self.left.get().cast::<Left>().write(left) };
     }
+
+    /// What the thread's stack is like.
+    fn stack(&self) -> Stack {
+        // SAFETY: the thread's own, which lasts longer than its call.
+        unsafe { *self.stack }
+    }
+}
+
+/// The calling thread gets another alternate stack: it is to be looked at anew.
+pub(super) fn forget_stack() {
+    STACK.with(|stack| {
+        stack.set(Stack {
+            low: 0,
+            alternate: (0, 0, 0),
+        })
+    });
 }
 
 /// Asks the system once per thread; the answers do not change while it lives, except by a call of its own.
@@ -179,12 +228,10 @@ fn look_at_stack() -> Stack {
     let mut alternate: libc::stack_t = unsafe { std::mem::zeroed() };
     // SAFETY: a query that writes there.
     unsafe { libc::sigaltstack(std::ptr::null(), &raw mut alternate) };
-    let stack = Stack {
+    Stack {
         low: lowest_of_stack(),
         alternate: (alternate.ss_sp as usize, alternate.ss_size, alternate.ss_flags),
-    };
-    STACK.set(Some(stack));
-    stack
+    }
 }
 
 /// The lowest address of the calling thread's stack; the highest of all if the system does not tell, so that nothing lies on it.
@@ -239,8 +286,8 @@ pub(super) fn perform(
     };
     let anchor = escape.anchor.load(Ordering::Relaxed);
     let refusal = match escape.state.load(Ordering::Relaxed) {
-        CALM if sp < escape.stack.low || sp >= anchor => Some(Why::OtherStack),
-        CALM if rung == RUNG_UNWIND && sp - escape.stack.low < UNWINDERS_ROOM => Some(Why::NoRoom),
+        CALM if sp < escape.stack().low || sp >= anchor => Some(Why::OtherStack),
+        CALM if rung == RUNG_UNWIND && sp - escape.stack().low < UNWINDERS_ROOM => Some(Why::NoRoom),
         CALM => None,
         SWALLOWED if rung == RUNG_ABANDON => None,
         SWALLOWED => Some(Why::Swallowed),
@@ -281,7 +328,7 @@ fn keep_alternate_stack(escape: &Escape<'_>, context: &mut Context<'_>, sp: usiz
     if !(sp..anchor).contains(&(present.ss_sp as usize)) {
         return true;
     }
-    let (start, size, flags) = escape.stack.alternate;
+    let (start, size, flags) = escape.stack().alternate;
     let mut before = libc::stack_t {
         ss_sp: start as *mut libc::c_void,
         ss_flags: flags & libc::SS_DISABLE,

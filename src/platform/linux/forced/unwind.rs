@@ -62,7 +62,7 @@ impl Exception {
 pub(super) unsafe extern "C-unwind" fn begin(escape: *const ()) -> ! {
     // SAFETY: by 1.
     let escape = unsafe { &*escape.cast::<Escape<'static>>() };
-    let exception = escape.exception.get();
+    let exception = escape.exception.get().cast::<Exception>();
     let fresh = Exception {
         cleanup: Some(swallowed),
         escape: std::ptr::from_ref(escape).cast(),
@@ -91,9 +91,11 @@ unsafe extern "C" fn stop(
 ) -> i32 {
     // SAFETY: as given to the unwinder by `begin`.
     let escape = unsafe { &*escape.cast::<Escape<'static>>() };
+    // SAFETY: the handler has passed this spot, on this thread.
+    let boundary = unsafe { escape.left() }.boundary;
     // SAFETY: the unwinder's own context.
     let here = unsafe { _Unwind_GetCFA(context) };
-    if actions & END_OF_STACK == 0 && here < escape.boundary.load(Ordering::Relaxed) {
+    if actions & END_OF_STACK == 0 && here < boundary {
         return CONTINUE;
     }
     // SAFETY: every foreign frame has been cleaned up; what is left are the shim's.
@@ -113,10 +115,9 @@ unsafe extern "C" fn swallowed(_reason: i32, exception: *mut Exception) {
         .state
         .compare_exchange(UNWINDING, SWALLOWED, Ordering::Relaxed, Ordering::Relaxed);
     if state.is_ok() {
-        escape.refuse(
-            crate::platform::spot::Why::Swallowed,
-            escape.left_pc.load(Ordering::Relaxed),
-        );
+        // SAFETY: the handler has passed this spot, on this thread.
+        let left = unsafe { escape.left() };
+        escape.refuse(crate::platform::spot::Why::Swallowed, left.pc);
     }
 }
 

@@ -469,7 +469,7 @@ fn rust_is_told_from_c_by_its_symbols() {
             .contains("rust_is_told_from_c")
     );
     assert!(symbols::name(own + 1).starts_with(
-        "throwto::platform::linux::frames::tests::rust_is_told_from_c_by_its_symbols+0x1 in throwto-"
+        "throwto::platform::linux::frames::tests::rust_is_told_from_c_by_its_symbols+0x1 in throwto"
     ));
     for (form, frames) in FORMS {
         let start = frames as *const () as usize;
