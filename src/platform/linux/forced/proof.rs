@@ -11,7 +11,7 @@
 //!          |                   v                                              v
 //!          |          this program's Rust code: the closure and the shim, which own nothing
 //!          v                   |
-//!   the trampoline  <----------+    CFA == anchor
+//!   the trampoline  <----------+    CFA == anchor (the foreign code's own, if the shim has jumped into it)
 //! ```
 //!
 //! - I1. Whatever is not on the way that the picture shows is refused: an error of the walker, an unknown object, a Rust frame
@@ -338,10 +338,8 @@ impl Case<'_> {
                 boundary = frame.cfa as usize;
             }
             if frame.cfa == anchor {
-                return match stretch {
-                    Stretch::Own => Ok(Clear { frames, boundary }),
-                    _ => Err((Why::NoDescription, frame.pc)),
-                };
+                // Without a frame of its own where the compiler has made the shim's last call a jump.
+                return Ok(Clear { frames, boundary });
             }
         }
     }
