@@ -80,6 +80,7 @@ mod raise;
 mod raised;
 mod receipt;
 mod region;
+mod report;
 mod runtime;
 mod safepoint;
 #[cfg(throwto_nudge)]
@@ -104,9 +105,10 @@ pub use protocol::registry::ThreadId;
 pub use raise::{Raise, Target, raise_all, raise_exc, set_async_exc};
 pub use raised::{Raised, Rung};
 pub use receipt::Receipt;
+pub use report::{Report, report};
 pub use runtime::{Config, ConfigError};
 pub use safepoint::{catch, catch_only, catch_with, pending, safepoint, safepoint_unwind};
-pub use status::{ThreadInfo, ThreadState, threads};
+pub use status::{MaskState, ThreadInfo, ThreadState, threads};
 pub use until_dead::{Dead, Retry, StillAlive, raise_until_dead};
 
 /// The example on the README's first page.
