@@ -151,7 +151,7 @@ mod tests {
             "{table}"
         );
         assert_eq!(column(lines[0], "MASK"), column(lines[2], "masked"), "{table}");
-        assert!(lines[1].ends_with("running, in query"), "{table}");
+        assert!(lines[1].ends_with(", in query"), "{table}");
         assert!(!table.contains('\x1b'), "a name gives no orders to the terminal");
     }
 
