@@ -214,7 +214,7 @@ fn presses_that_find_nobody_end_the_process_too() {
         say("ready");
         std::thread::sleep(FOREVER);
     }
-    let mut program = Program::start(name, |_| {});
+    let program = Program::start(name, |_| {});
     program.press(Signal::SIGTERM);
     // The first has no effect to be seen. Were the program so late that the two fell together, another is the second.
     let told = loop {
