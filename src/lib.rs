@@ -115,3 +115,8 @@ pub use until_dead::{Dead, Retry, StillAlive, raise_until_dead};
 #[cfg(all(doctest, throwto_ladder))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of the page for those who come from something else.
+#[cfg(all(doctest, throwto_ladder))]
+#[doc = include_str!("../docs/migrating.md")]
+struct Migrating;
