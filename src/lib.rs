@@ -89,6 +89,7 @@ mod status;
 pub mod sync;
 mod sync_shim;
 pub mod thread;
+mod trace;
 mod until_dead;
 #[cfg(throwto_ladder)]
 mod window;

@@ -24,6 +24,7 @@ use crate::protocol::record::Owner;
 use crate::protocol::slot::{Entry, Payload};
 use crate::protocol::word::{Attention, Level, Region};
 use crate::raised::{Raised, Rung};
+use crate::trace;
 
 /// Whether the thread has come to a point where it would really block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +227,8 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
     } = entry;
     current::wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
     current::note_delivered(&receipt);
+    let rung = rung(owner);
+    trace::delivered(&receipt, rung);
     let value = match payload {
         Payload::Value(value) => value,
         Payload::Make(make) => make(),
@@ -235,7 +238,7 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
         origin.type_name,
         origin.raised_by,
         origin.raised_at,
-        rung(owner),
+        rung,
         Some(receipt),
     )
 }
