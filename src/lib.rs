@@ -47,6 +47,13 @@
 //! is cooperative: safepoints, masks, hooks and the waits of this crate. With `panic = "abort"` everything works in Result
 //! style.
 //!
+//! # Seeing
+//!
+//! [`threads`] and [`report()`] tell what every attached thread is doing, `signal::dump_on` prints that on a signal. With the
+//! feature `tracing` each raise is a row of events of target `throwto`, level `DEBUG`: `raise`, `nudge`, `rung`, `deliver`, then
+//! `caught` or `ended`, with thread, label of the foreign call, exception and `latency_us` since the raise; a raise that finds no target is
+//! `refused`, level `WARN`. All come from a thread of their own, so the global subscriber hears them, and nobody waits for it.
+//!
 //! # Limits
 //!
 //! Calls that refuse every rung can be left behind on a thread of their own: [`foreign::detached`].

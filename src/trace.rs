@@ -9,7 +9,7 @@
 //! raises, is raised into or climbs a ladder calls it: they leave a note in a bounded queue, without waiting, and the thread
 //! `throwto-trace` turns notes into events.
 //!
-//! - I1. Leaving a note takes no lock that is held while a subscriber runs. A full queue loses the note, and says so later.
+//! - I1. Leaving a note takes no lock that is held while a subscriber runs. A full queue loses the note.
 //! - I2. In a forked child nothing is told: the thread is not there, and the queue may be in any state.
 
 use crate::journal;
