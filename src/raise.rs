@@ -26,7 +26,6 @@ use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
 use crate::receipt::Receipt;
 use crate::runtime;
-use crate::trace;
 
 /// Who is to be raised into.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -269,8 +268,8 @@ impl Raise {
     /// # Errors
     /// As [`raise_exc`].
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
-        let target = target.into();
         let name = self.exception.type_name;
+        let target = target.into();
         let policy = if self.queue {
             Policy::Queue
         } else {
@@ -280,7 +279,7 @@ impl Raise {
             // One match or none: nothing to reserve.
             return one
                 .and_then(|id| raise_by_id(id, self.exception, policy, self.at).ok())
-                .ok_or_else(|| trace::refused(name, RaiseError::NoSuchThread { asked: target }));
+                .ok_or_else(|| crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }));
         }
         let reserved = target.reserve();
         let matched = reserved.len();
@@ -296,7 +295,7 @@ impl Raise {
         // Only now: destructors may wait for the target, and the target for the pins.
         posted
             .map(Posted::settle)
-            .map_err(|error| trace::refused(name, error))
+            .map_err(|error| crate::trace::refused(name, error))
     }
 }
 
@@ -342,7 +341,7 @@ fn post(
 ) -> Result<Posted, Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
     let receipt = Arc::new(ReceiptCell::new());
-    trace::raise(id, &receipt, exception.type_name);
+    crate::trace::raise(id, &receipt, exception.type_name);
     let entry = Entry {
         payload: exception.payload,
         origin: Origin {

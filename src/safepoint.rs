@@ -24,7 +24,6 @@ use crate::protocol::record::Owner;
 use crate::protocol::slot::{Entry, Payload};
 use crate::protocol::word::{Attention, Level, Region};
 use crate::raised::{Raised, Rung};
-use crate::trace;
 
 /// Whether the thread has come to a point where it would really block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +227,7 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
     current::wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
     current::note_delivered(&receipt);
     let rung = rung(owner);
-    trace::delivered(&receipt, rung);
+    crate::trace::delivered(&receipt, rung);
     let value = match payload {
         Payload::Value(value) => value,
         Payload::Make(make) => make(),
