@@ -19,6 +19,7 @@ use crate::protocol::registry::{Full, Registry, ThreadId};
 use crate::protocol::slot::Entry;
 use crate::protocol::word::Kind;
 use crate::runtime;
+use crate::trace;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
 
@@ -289,6 +290,7 @@ pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptS
 }
 
 pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
+    trace::advanced(receipt);
     if after == AfterSettle::Wake {
         futex::wake_all(receipt.word());
     }

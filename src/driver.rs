@@ -27,11 +27,11 @@ use std::time::{Duration, Instant};
 use climb::{Watch, look};
 
 use crate::current::REGISTRY;
-use crate::journal;
 use crate::platform::{membarrier, nudge};
 use crate::protocol::registry::ThreadId;
 use crate::raise::release;
 use crate::raised::Rung;
+use crate::trace;
 
 /// How the driver sleeps, as note-givers must know.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub fn stats() -> Stats {
 /// Counts a nudge that a raiser has sent, and leaves a note about its target if `enlist`. With a `ladder` to climb the
 /// driver is woken from a doze too.
 pub(crate) fn nudged(id: ThreadId, enlist: bool, ladder: bool) {
-    journal::note(id, Rung::Nudge, None);
+    trace::rung(id, Rung::Nudge, None);
     let mut inbox = inbox();
     inbox.nudges += 1;
     if enlist {

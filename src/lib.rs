@@ -47,6 +47,13 @@
 //! is cooperative: safepoints, masks, hooks and the waits of this crate. With `panic = "abort"` everything works in Result
 //! style.
 //!
+//! # Seeing
+//!
+//! [`threads`] and [`report()`] tell what every attached thread is doing, `signal::dump_on` prints that on a signal. With the
+//! feature `tracing` each raise is a row of events of target `throwto`, level `DEBUG`: `raise`, `nudge`, `rung`, `deliver`, then
+//! `caught` or `ended`, with thread, label of the foreign call, exception and `latency_us` since the raise; a raise that finds no target is
+//! `refused`, level `WARN`. All come from a thread of their own, so the global subscriber hears them, and nobody waits for it.
+//!
 //! # Limits
 //!
 //! Calls that refuse every rung can be left behind on a thread of their own: [`foreign::detached`].
@@ -80,6 +87,7 @@ mod raise;
 mod raised;
 mod receipt;
 mod region;
+mod report;
 mod runtime;
 mod safepoint;
 #[cfg(throwto_nudge)]
@@ -88,6 +96,7 @@ mod status;
 pub mod sync;
 mod sync_shim;
 pub mod thread;
+mod trace;
 mod until_dead;
 #[cfg(throwto_ladder)]
 mod window;
@@ -104,12 +113,18 @@ pub use protocol::registry::ThreadId;
 pub use raise::{Raise, Target, raise_all, raise_exc, set_async_exc};
 pub use raised::{Raised, Rung};
 pub use receipt::Receipt;
+pub use report::{Report, report};
 pub use runtime::{Config, ConfigError};
 pub use safepoint::{catch, catch_only, catch_with, pending, safepoint, safepoint_unwind};
-pub use status::{ThreadInfo, ThreadState, threads};
+pub use status::{MaskState, ThreadInfo, ThreadState, threads};
 pub use until_dead::{Dead, Retry, StillAlive, raise_until_dead};
 
 /// The example on the README's first page.
 #[cfg(all(doctest, throwto_ladder))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of the page for those who come from something else.
+#[cfg(all(doctest, throwto_ladder))]
+#[doc = include_str!("../docs/migrating.md")]
+struct Migrating;

@@ -268,6 +268,7 @@ impl Raise {
     /// # Errors
     /// As [`raise_exc`].
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
+        let name = self.exception.type_name;
         let target = target.into();
         let policy = if self.queue {
             Policy::Queue
@@ -278,7 +279,7 @@ impl Raise {
             // One match or none: nothing to reserve.
             return one
                 .and_then(|id| raise_by_id(id, self.exception, policy, self.at).ok())
-                .ok_or(RaiseError::NoSuchThread { asked: target });
+                .ok_or_else(|| crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }));
         }
         let reserved = target.reserve();
         let matched = reserved.len();
@@ -292,7 +293,9 @@ impl Raise {
             release(pin);
         }
         // Only now: destructors may wait for the target, and the target for the pins.
-        posted.map(Posted::settle)
+        posted
+            .map(Posted::settle)
+            .map_err(|error| crate::trace::refused(name, error))
     }
 }
 
@@ -338,6 +341,7 @@ fn post(
 ) -> Result<Posted, Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
     let receipt = Arc::new(ReceiptCell::new());
+    crate::trace::raise(id, &receipt, exception.type_name);
     let entry = Entry {
         payload: exception.payload,
         origin: Origin {

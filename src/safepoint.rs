@@ -226,6 +226,8 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
     } = entry;
     current::wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
     current::note_delivered(&receipt);
+    let rung = rung(owner);
+    crate::trace::delivered(&receipt, rung);
     let value = match payload {
         Payload::Value(value) => value,
         Payload::Make(make) => make(),
@@ -235,7 +237,7 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
         origin.type_name,
         origin.raised_by,
         origin.raised_at,
-        rung(owner),
+        rung,
         Some(receipt),
     )
 }

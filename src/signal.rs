@@ -1,21 +1,38 @@
-//! Signals of the program as exceptions: Ctrl-C raised in a thread of your choice.
+//! Signals of the program as exceptions: Ctrl-C raised in a thread of your choice, and a look at all threads on demand.
 //!
-//! Owns: [`on`] and its background thread. Leaves to signal-hook the handler (these signals restart system calls, and
-//! need not break any), to `raise` the raising, which no handler may do.
+//! Owns: [`on`], [`on_termination`], [`dump_on`] and the background thread of each. Leaves to signal-hook the handler (these
+//! signals restart system calls, and need not break any), to `raise` the raising, which no handler may do, to
+//! `signal::presses` the counting, to `signal::terminal` the terminal.
 //!
-//! **Signal context:** no, the raise is made on a thread of its own.
+//! **Signal context:** no, everything is done on a thread of its own.
+//!
+//! - I1. Nothing that the third press needs can be kept from it by a thread that is stuck: no lock of std's output is taken on
+//!   the subscription's thread, and what may block there has a time limit.
 
-use std::io;
+mod presses;
+mod terminal;
+
+use std::io::{self, Write};
 use std::thread::JoinHandle;
 
-use signal_hook::consts::FORBIDDEN;
+use signal_hook::consts::{FORBIDDEN, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::{emulate_default_handler, signal_name};
 
 use crate::exception::ExcType;
+use crate::platform::nudge;
+use crate::protocol::registry::ThreadId;
 use crate::raise::{Target, raise_all};
 use crate::runtime;
+use crate::status::info;
 
-/// Raises at every arrival of a signal, until it is dropped.
+use presses::{Press, Presses};
+use terminal::Terminal;
+
+/// Signals that somebody sends to end the program. Three of them that find no answer do end it.
+const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+
+/// Listens to its signals until it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription {
@@ -28,6 +45,17 @@ pub struct Subscription {
 /// While the subscription lives the signal's default action, ending the process, is off; afterwards it stays off, as
 /// signal-hook has it. Several arrivals may count as one, and a pending exception of the same type is superseded. The
 /// target's blocking calls are broken as by any raise; the signal itself restarts them.
+///
+/// With `SIGINT`, `SIGTERM`, `SIGHUP` and `SIGQUIT` a user who presses Ctrl-C again is listened to:
+///
+/// 1. The first press raises.
+/// 2. A second, when a thread has not caught the first, or nobody is left to raise into, raises again: into the cleanup too, if
+///    that is what hangs. It tells on standard error where each target is stuck.
+/// 3. A third ends the process by the signal's default action, so that the parent process sees which signal it was. Before
+///    that a terminal at standard input gets back the settings that it had when the subscription was made.
+///
+/// Once every target has caught, the next press is a first one: a prompt may be interrupted all day. Presses within 20 ms
+/// of the last count as one (a terminal and a supervisor may both send it); each raises.
 ///
 /// # Errors
 /// `InvalidInput` for what is no signal, cannot be caught or must not be (`SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE`,
@@ -44,36 +72,143 @@ pub struct Subscription {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn on(signal: i32, target: impl Into<Target>, exc: ExcType) -> io::Result<Subscription> {
-    let target = target.into();
-    let wrong = |why| {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("signal {signal} {why}"),
-        ))
+    raise_on(&[signal], target.into(), exc)
+}
+
+/// As [`on`], for `SIGINT`, `SIGTERM` and `SIGHUP`, which are counted together.
+///
+/// A signal that is ignored when this is called stays so: that is how `nohup` keeps a program from `SIGHUP`, and a shell
+/// its background jobs from `SIGINT`.
+///
+/// # Errors
+/// As [`on`].
+///
+/// ```
+/// use throwto::{ExcType, Stop, signal, thread};
+/// const SIGTERM: i32 = 15;
+/// let server = thread::spawn(|| thread::sleep(std::time::Duration::from_secs(3600)));
+/// let _asked_to_end = signal::on_termination(&server, ExcType::of::<Stop>())?;
+/// signal_hook::low_level::raise(SIGTERM)?;
+/// assert!(server.join().unwrap().unwrap_err().is::<Stop>());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn on_termination(target: impl Into<Target>, exc: ExcType) -> io::Result<Subscription> {
+    let mut signals = vec![SIGINT, SIGTERM, SIGHUP];
+    signals.retain(|&signal| !nudge::is_ignored(signal));
+    raise_on(&signals, target.into(), exc)
+}
+
+/// Writes a [`report`](crate::report()) on standard error whenever the process gets `signal`, as the JVM does for `SIGQUIT`
+/// (its number is 3, its key Ctrl-\\).
+///
+/// The threads go on undisturbed, but for the one that the kernel chooses to take the signal: of its blocking calls, those
+/// that no system restarts (`poll` and its kin, `nanosleep`) return `EINTR` to foreign code.
+///
+/// # Errors
+/// As [`on`].
+///
+/// ```
+/// const SIGQUIT: i32 = 3;
+/// let _dump = throwto::signal::dump_on(SIGQUIT)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn dump_on(signal: i32) -> io::Result<Subscription> {
+    listen(&[signal], move |_| {
+        tell(format!("throwto: {}\n{}", name_of(signal), crate::report()));
+        Ok(())
+    })
+}
+
+fn raise_on(signals: &[i32], target: Target, exc: ExcType) -> io::Result<Subscription> {
+    let terminal = Terminal::now();
+    let mut presses = Presses::new();
+    listen(signals, move |signal| {
+        let there = target.resolve();
+        let ends = ENDING.contains(&signal);
+        let press = if ends { presses.count(&there) } else { Press::First };
+        if press == Press::Third {
+            terminal.restore();
+            return emulate_default_handler(signal);
+        }
+        let receipts = raise_all(target.clone(), exc);
+        if ends {
+            presses.remember(receipts);
+        }
+        if press == Press::Second {
+            // On a thread of its own: standard error may be what everybody is stuck in (I1).
+            let telling = std::thread::Builder::new().name("throwto-telling".into());
+            drop(telling.spawn(move || tell(complaint(signal, &there))));
+        }
+        Ok(())
+    })
+}
+
+/// Calls `heard` on a thread of its own at every arrival, until it fails.
+fn listen(
+    signals: &[i32],
+    mut heard: impl FnMut(i32) -> io::Result<()> + Send + 'static,
+) -> io::Result<Subscription> {
+    for &signal in signals {
+        check(signal)?;
+    }
+    let mut arrivals = Signals::new(signals)?;
+    let handle = arrivals.handle();
+    let name = match signals {
+        [one] => format!("throwto-signal-{one}"),
+        _ => "throwto-signals".to_owned(),
     };
-    if !(1..=64).contains(&signal) {
-        return wrong("does not exist");
-    }
-    if FORBIDDEN.contains(&signal) {
-        return wrong("cannot be caught, or must not be");
-    }
-    if signal == runtime::signal() {
-        return wrong("is throwto's nudge signal; choose another with Config::nudge_signal");
-    }
-    let mut signals = Signals::new([signal])?;
-    let handle = signals.handle();
-    let thread = std::thread::Builder::new()
-        .name(format!("throwto-signal-{signal}"))
-        .spawn(move || {
-            for _ in signals.forever() {
-                // Nobody there: nothing to do. Each receipt would tell, but nobody asks.
-                drop(raise_all(target.clone(), exc));
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        for signal in arrivals.forever() {
+            if heard(signal).is_err() {
+                break;
             }
-        })?;
+        }
+    })?;
     Ok(Subscription {
         handle,
         thread: Some(thread),
     })
+}
+
+fn check(signal: i32) -> io::Result<()> {
+    let why = if !(1..=64).contains(&signal) {
+        "does not exist"
+    } else if FORBIDDEN.contains(&signal) {
+        "cannot be caught, or must not be"
+    } else if signal == runtime::signal() {
+        "is throwto's nudge signal; choose another with Config::nudge_signal"
+    } else {
+        return Ok(());
+    };
+    let told = format!("signal {signal} {why}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, told))
+}
+
+fn name_of(signal: i32) -> String {
+    signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+/// What a second press is told.
+fn complaint(signal: i32, there: &[ThreadId]) -> String {
+    let mut told = format!("throwto: {} again", name_of(signal));
+    let stuck: Vec<String> = there
+        .iter()
+        .filter_map(|id| Some(info(*id)?.to_string()))
+        .collect();
+    match stuck.as_slice() {
+        [] => told.push_str(", and nobody is there to raise it in"),
+        _ => {
+            told.push_str("; raised again in ");
+            told.push_str(&stuck.join(", "));
+        }
+    }
+    told.push_str("; once more ends the process\n");
+    told
+}
+
+/// One write, so that two reports do not mix. A standard error that is closed hears nothing.
+fn tell(what: String) {
+    let _ = io::stderr().write_all(what.as_bytes());
 }
 
 impl Drop for Subscription {
@@ -94,6 +229,8 @@ mod tests {
     fn signals_that_cannot_be_had_are_errors() {
         for signal in [9, 0, -1, 9999, i32::MIN, runtime::signal()] {
             let refused = on(signal, "nobody", ExcType::of::<crate::Stop>()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{signal}: {refused}");
+            let refused = dump_on(signal).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{signal}: {refused}");
         }
     }

@@ -5,6 +5,7 @@
 //! **Signal context:** no.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,9 @@ use crate::foreign::{self, Refusal};
 use crate::os::OsTid;
 use crate::platform::spot::Refused;
 use crate::platform::{blocked, futex, membarrier};
-use crate::protocol::record::Pin;
+use crate::protocol::record::{Pin, Record};
 use crate::protocol::registry::{Member, ThreadId};
-use crate::protocol::word::Kind;
+use crate::protocol::word::{Kind, Level, Region};
 use crate::raise::release;
 use crate::runtime;
 
@@ -35,6 +36,55 @@ pub enum ThreadState {
     Foreign,
 }
 
+impl fmt::Display for ThreadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Blocked => "blocked",
+            Self::Foreign => "foreign",
+        })
+    }
+}
+
+/// What holds exceptions back in a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MaskState {
+    /// Nothing.
+    Unmasked,
+    /// A [`mask`](crate::mask()): they come where it really blocks.
+    Masked,
+    /// An [`uninterruptible`](crate::uninterruptible) section.
+    Uninterruptible,
+    /// A [`shield`](crate::shield) whose time is not over.
+    Shielded,
+}
+
+impl MaskState {
+    fn of(record: &Record) -> Self {
+        let region = record.region();
+        match region.level() {
+            Level::Uninterruptible => Self::Uninterruptible,
+            _ if region.has(Region::SHIELDED) && futex::now() < record.shield_until() => Self::Shielded,
+            Level::Masked => Self::Masked,
+            Level::Unmasked => Self::Unmasked,
+        }
+    }
+}
+
+impl fmt::Display for MaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unmasked => "unmasked",
+            Self::Masked => "masked",
+            Self::Uninterruptible => "uninterruptible",
+            Self::Shielded => "shielded",
+        })
+    }
+}
+
 /// One attached thread.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -51,6 +101,8 @@ pub struct ThreadInfo {
     pub left_behind: bool,
     /// What it is doing, as far as this crate knows.
     pub state: ThreadState,
+    /// What holds exceptions back in it.
+    pub mask: MaskState,
     /// The label of the foreign call it is in.
     pub region: Option<&'static str>,
     /// Where it is, as read from the system: `read(fd 3, pipe) for 2.1 s`, `running`, `uninterruptible kernel sleep`; or
@@ -106,6 +158,7 @@ struct Glance {
     member: Member,
     os_tid: i32,
     state: ThreadState,
+    mask: MaskState,
     region: Option<&'static str>,
     refused: Option<Refused>,
     pending: usize,
@@ -121,6 +174,7 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
         Kind::Window => ThreadState::Blocked,
         Kind::Foreign => ThreadState::Foreign,
     };
+    let mask = MaskState::of(record);
     let region = foreign::label_of(record);
     let refused = foreign::refused_in(record);
     let pending = record.pending_count();
@@ -129,6 +183,7 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
         member,
         os_tid,
         state,
+        mask,
         region,
         refused,
         pending,
@@ -141,6 +196,7 @@ impl Glance {
             member,
             os_tid: tid,
             state,
+            mask,
             region,
             refused,
             pending,
@@ -162,6 +218,7 @@ impl Glance {
             parent: member.parent,
             left_behind: member.left_behind,
             state,
+            mask,
             region,
             where_blocked,
             refused: refused.map(Refusal::of),

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use super::{DOZE, LONGEST_PAUSE, inbox};
 use crate::current::REGISTRY;
 use crate::foreign;
-use crate::journal;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::ladder::{Found, Step, Times};
 use crate::protocol::record::Record;
@@ -21,6 +20,7 @@ use crate::raise::release;
 use crate::raised::Rung;
 use crate::runtime;
 use crate::safepoint::{FAILED, HOOKED};
+use crate::trace;
 
 /// Attempts, 3 ms of them, in which a signal that has not arrived is left its time: its thread waits for a processor.
 const ON_ITS_WAY: u32 = 2;
@@ -248,7 +248,7 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut
             Step::Nudge | Step::Nothing => {}
         }
         let refused = foreign::refused_in(record).filter(|_| rung >= Rung::Unwind);
-        journal::note(id, rung, refused);
+        trace::rung(id, rung, refused);
         again(record);
     });
     let forced = matches!(step, Step::Unwind | Step::Abandon);
@@ -259,7 +259,7 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut
 }
 
 fn run_hook_in(id: ThreadId, region: Region, watch: &mut Watch) {
-    journal::note(id, Rung::Hook, None);
+    trace::rung(id, Rung::Hook, None);
     in_region(id, region, run_hook);
     if let Some(stay) = &mut watch.stay {
         stay.hooked = true;

@@ -92,6 +92,15 @@ pub(crate) fn is_blocked(signal: libc::c_int) -> bool {
     unsafe { libc::sigismember(&raw const mask, signal) == 1 }
 }
 
+/// Whether the process ignores `signal`.
+pub(crate) fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: plain data, for which all zero is a value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a query: the present action is written to `action`.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Unblocks `signal` in the calling thread.
 pub(crate) fn unblock(signal: libc::c_int) {
     let mut set = empty_set();

@@ -1,0 +1,255 @@
+//! Events for the `tracing` crate: what happens to each raise.
+//!
+//! Owns: the queue of what there is to tell, and the thread that tells it. Leaves to `journal` what `raise_until_dead` reports.
+//! Without the feature `tracing` every function here is empty; this is the only file that asks for the feature.
+//!
+//! **Signal context:** no. What the handler does is told by those who meet its effect.
+//!
+//! A subscriber may block, lock and panic, and the thread that is stuck may be the one whose lock it waits for. So nobody who
+//! raises, is raised into or climbs a ladder calls it: they leave a note in a bounded queue, without waiting, and the thread
+//! `throwto-trace` turns notes into events.
+//!
+//! - I1. Leaving a note takes no lock that is held while a subscriber runs. A full queue loses the note.
+//! - I2. In a forked child nothing is told: the thread is not there, and the queue may be in any state.
+
+use crate::journal;
+use crate::platform::spot::Refused;
+use crate::protocol::registry::ThreadId;
+use crate::raised::Rung;
+
+#[cfg(feature = "tracing")]
+pub(crate) use on::{advanced, delivered, raise, refused};
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use off::{advanced, delivered, raise, refused};
+
+/// A rung was tried on a thread.
+pub(crate) fn rung(id: ThreadId, rung: Rung, refused: Option<Refused>) {
+    journal::note(id, rung, refused);
+    #[cfg(feature = "tracing")]
+    on::rung(id, rung, refused);
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use crate::error::RaiseError;
+    use crate::protocol::receipt::ReceiptCell;
+    use crate::protocol::registry::ThreadId;
+    use crate::raised::Rung;
+
+    #[inline(always)]
+    pub(crate) fn raise(_id: ThreadId, _receipt: &ReceiptCell, _exception: &'static str) {}
+
+    #[inline(always)]
+    pub(crate) fn refused(_exception: &'static str, error: RaiseError) -> RaiseError {
+        error
+    }
+
+    #[inline(always)]
+    pub(crate) fn delivered(_receipt: &ReceiptCell, _rung: Rung) {}
+
+    #[inline(always)]
+    pub(crate) fn advanced(_receipt: &ReceiptCell) {}
+}
+
+#[cfg(feature = "tracing")]
+mod on {
+    use std::collections::HashMap;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::OnceLock;
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+    use std::time::Instant;
+
+    use tracing::level_filters::LevelFilter;
+    use tracing::{Level, debug, warn};
+
+    use crate::current::REGISTRY;
+    use crate::error::RaiseError;
+    use crate::foreign::{self, Refusal};
+    use crate::platform::{membarrier, nudge, spot};
+    use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+    use crate::protocol::registry::ThreadId;
+    use crate::raise::release;
+    use crate::raised::Rung;
+
+    /// How many notes may wait.
+    const ROOM: usize = 4096;
+
+    /// A receipt's address, which tells it from all others until its raise has come to an end.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+    struct Key(usize);
+
+    impl Key {
+        fn of(receipt: &ReceiptCell) -> Self {
+            Self(std::ptr::from_ref(receipt) as usize)
+        }
+    }
+
+    enum What {
+        Raise(Key, ThreadId, &'static str),
+        Refused(&'static str, String),
+        Rung(ThreadId, Rung, Option<spot::Refused>),
+        Delivered(Key, Rung),
+        Ended(Key, ReceiptState),
+    }
+
+    struct Note {
+        what: What,
+        at: Instant,
+    }
+
+    struct Queue {
+        notes: SyncSender<Note>,
+        /// The process that the telling thread is in.
+        process: u32,
+    }
+
+    static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
+
+    fn leave(what: What) {
+        let note = Note {
+            what,
+            at: Instant::now(),
+        };
+        // Waits at most for another thread that starts the telling one.
+        if let Some(queue) = QUEUE.get_or_init(start)
+            && queue.process == std::process::id()
+        {
+            // Full: the subscriber is slower than what it is told of.
+            let _lost = queue.notes.try_send(note);
+        }
+    }
+
+    fn wanted() -> bool {
+        LevelFilter::current() >= Level::DEBUG
+    }
+
+    fn start() -> Option<Queue> {
+        let (notes, told) = sync_channel(ROOM);
+        let thread = std::thread::Builder::new().name("throwto-trace".into());
+        thread.spawn(move || tell(&told)).ok()?;
+        Some(Queue {
+            notes,
+            process: std::process::id(),
+        })
+    }
+
+    pub(crate) fn raise(id: ThreadId, receipt: &ReceiptCell, exception: &'static str) {
+        if wanted() {
+            leave(What::Raise(Key::of(receipt), id, exception));
+        }
+    }
+
+    pub(crate) fn refused(exception: &'static str, error: RaiseError) -> RaiseError {
+        if wanted() {
+            leave(What::Refused(exception, error.to_string()));
+        }
+        error
+    }
+
+    pub(super) fn rung(id: ThreadId, rung: Rung, refused: Option<spot::Refused>) {
+        if wanted() {
+            leave(What::Rung(id, rung, refused));
+        }
+    }
+
+    pub(crate) fn delivered(receipt: &ReceiptCell, rung: Rung) {
+        if wanted() {
+            leave(What::Delivered(Key::of(receipt), rung));
+        }
+    }
+
+    /// A receipt may have come to its end.
+    pub(crate) fn advanced(receipt: &ReceiptCell) {
+        let state = receipt.state();
+        if state.is_final() && wanted() {
+            leave(What::Ended(Key::of(receipt), state));
+        }
+    }
+
+    /// A raise that has not come to its end.
+    struct Open {
+        id: ThreadId,
+        exception: &'static str,
+        label: Option<&'static str>,
+        since: Instant,
+    }
+
+    fn tell(notes: &Receiver<Note>) {
+        nudge::block_all();
+        let mut open = HashMap::new();
+        for note in notes {
+            // A subscriber that panics loses this one.
+            let told = catch_unwind(AssertUnwindSafe(|| event(note, &mut open)));
+            if let Err(panic) = told {
+                drop(panic);
+            }
+        }
+    }
+
+    fn event(note: Note, open: &mut HashMap<Key, Open>) {
+        let at = note.at;
+        let latency = |raise: &Open| at.saturating_duration_since(raise.since).as_micros() as u64;
+        match note.what {
+            What::Raise(key, id, exception) => {
+                let raise = Open {
+                    id,
+                    exception,
+                    label: label(id),
+                    since: at,
+                };
+                debug!(target: "throwto", thread = %id, name = name(id), label = raise.label, exception, "raise");
+                open.insert(key, raise);
+            }
+            What::Refused(exception, why) => warn!(target: "throwto", exception, why, "refused"),
+            What::Rung(id, rung, refused) => {
+                let refused = refused.map(|refused| Refusal::of(refused).to_string());
+                let (label, name) = (label(id), name(id));
+                if rung == Rung::Nudge {
+                    debug!(target: "throwto", thread = %id, name, label, "nudge");
+                } else {
+                    debug!(target: "throwto", thread = %id, name, label, rung = %rung, refused, "rung");
+                }
+            }
+            What::Delivered(key, rung) => {
+                if let Some(raise) = open.get(&key) {
+                    let Open {
+                        id, exception, label, ..
+                    } = raise;
+                    let latency_us = latency(raise);
+                    debug!(target: "throwto", thread = %id, label, exception, rung = %rung, latency_us, "deliver");
+                }
+            }
+            What::Ended(key, state) => {
+                // The end may be told twice: by the exception and by the end of its thread.
+                if let Some(raise) = open.remove(&key) {
+                    let Open {
+                        id, exception, label, ..
+                    } = raise;
+                    let latency_us = latency(&raise);
+                    match state {
+                        ReceiptState::Caught => {
+                            debug!(target: "throwto", thread = %id, label, exception, latency_us, "caught");
+                        }
+                        _ => {
+                            debug!(target: "throwto", thread = %id, label, exception, state = ?state, latency_us, "ended");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn name(id: ThreadId) -> Option<String> {
+        REGISTRY.members().get(id)?.name.as_deref().map(str::to_owned)
+    }
+
+    /// The foreign call that the thread is in now.
+    fn label(id: ThreadId) -> Option<&'static str> {
+        let pin = REGISTRY.look(id)?;
+        membarrier::heavy_fence();
+        let label = foreign::label_of(pin.record());
+        release(pin);
+        label
+    }
+}
