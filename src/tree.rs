@@ -48,7 +48,7 @@ impl<E: Broadcast> Raise<E> {
     ///     let first = thread::park();
     ///     (first, throwto::uninterruptible(|_| child.join()).unwrap())
     /// });
-    /// # while throwto::threads().len() < 2 { std::thread::yield_now() }
+    /// # while !throwto::threads().iter().any(|t| t.parent == Some(root.id())) { std::thread::yield_now() }
     /// let receipts = Raise::new(Stop).tree().to(&root)?;
     /// assert_eq!(receipts.len(), 2);
     /// let (in_root, in_child) = root.join()?;
