@@ -157,10 +157,12 @@ impl ThreadGroup {
         let mut watched: HashMap<ThreadId, Watched> = HashMap::new();
         loop {
             // Before the raise, so that its first rung is on record.
-            for member in self.others(me) {
-                watched
-                    .entry(member.id)
-                    .or_insert_with(|| Watched::new(member.id));
+            for member in self.members() {
+                if Some(member.id) != me {
+                    watched
+                        .entry(member.id)
+                        .or_insert_with(|| Watched::new(member.id));
+                }
             }
             for receipt in self.spread(&exc, at, |id| Some(id) != me) {
                 let id = receipt.target();
@@ -169,7 +171,7 @@ impl ThreadGroup {
             }
             let left = limit.saturating_sub(start.elapsed());
             let until = Instant::now() + left.min(Retry::default().every);
-            let ended = runtime::wait_for_ends(until, || self.others(me).is_empty());
+            let ended = runtime::wait_for_ends(until, || !self.holds_others_than(me));
             if ended || left.is_zero() {
                 break;
             }
@@ -184,10 +186,9 @@ impl ThreadGroup {
         REGISTRY.members().in_group(&self.key).cloned().collect()
     }
 
-    fn others(&self, me: Option<ThreadId>) -> Vec<Member> {
-        let mut members = self.members();
-        members.retain(|member| Some(member.id) != me);
-        members
+    fn holds_others_than(&self, me: Option<ThreadId>) -> bool {
+        let members = REGISTRY.members();
+        members.in_group(&self.key).any(|member| Some(member.id) != me)
     }
 
     fn spread(
