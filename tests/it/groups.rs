@@ -195,8 +195,13 @@ fn storm(alive: &Arc<AtomicU64>, over: &Arc<AtomicBool>, seed: u64) {
     alive.fetch_sub(1, Ordering::SeqCst);
 }
 
+/// In a process of its own, since others measure what this one holds.
 #[test]
 fn a_spawning_storm_is_stopped_by_one_raise() {
+    in_own_process("groups::a_spawning_storm_is_stopped_by_one_raise", storms);
+}
+
+fn storms() {
     let seed = seed();
     println!("THROWTO_SEED={seed}");
     for round in 0..rounds(30) {
