@@ -195,7 +195,7 @@ fn storm(alive: &Arc<AtomicU64>, over: &Arc<AtomicBool>, seed: u64) {
     alive.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// In a process of its own, since others measure what this one holds.
+/// In a process of its own: it starts thousands of threads.
 #[test]
 fn a_spawning_storm_is_stopped_by_one_raise() {
     in_own_process("groups::a_spawning_storm_is_stopped_by_one_raise", storms);
@@ -518,8 +518,16 @@ fn a_stop_flag_is_handed_down_to_the_children_of_a_waiting_scope() {
     assert!(parent.join().unwrap());
 }
 
+/// In a process of its own: a panic may print a backtrace, and reading the symbols takes 85 MB.
 #[test]
 fn a_scope_hands_out_results_and_panics_as_std_does() {
+    in_own_process(
+        "groups::a_scope_hands_out_results_and_panics_as_std_does",
+        results_and_panics,
+    );
+}
+
+fn results_and_panics() {
     let words = ["one".to_owned(), "three".to_owned()];
     let lengths: Vec<usize> = thread::scope(|s| {
         let children: Vec<_> = words.iter().map(|word| s.spawn(|| word.len())).collect();
