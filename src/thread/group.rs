@@ -115,7 +115,17 @@ impl ThreadGroup {
         self.spread(&exc.into_broadcast(), Location::caller(), |_| true)
     }
 
-    /// Its threads as they are now, as [`threads`](crate::threads) shows them.
+    /// Whether no thread belongs to it: then none will, unless one is spawned in it.
+    ///
+    /// ```
+    /// let group = throwto::thread::ThreadGroup::new();
+    /// assert!(group.is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        REGISTRY.members().in_group(&self.key).next().is_none()
+    }
+
+    /// Its threads as they are now, without those that end meanwhile or are spawned meanwhile, as [`threads`](crate::threads) shows them.
     ///
     /// ```
     /// let group = throwto::thread::ThreadGroup::new();

@@ -229,7 +229,7 @@ fn storms() {
         } else {
             assert!(!group.raise(Stop).is_empty());
         }
-        until("the storm is over", || group.threads().is_empty());
+        until("the storm is over", || group.is_empty());
         assert!(join(root).is_err());
         assert_eq!(alive.load(Ordering::SeqCst), 0);
         drop(end);
@@ -327,15 +327,18 @@ fn a_survivor_tells_which_rungs_were_tried() {
     let (reader, writer) = std::io::pipe().unwrap();
     let stubborn = group.spawn(move || throwto::foreign::call(|| stubborn_read(&reader)));
     until_blocked(stubborn.id(), "read(");
-    let survivors = group.shutdown(Duration::from_millis(300), Stop);
-    let [survivor] = &survivors[..] else {
-        panic!("{survivors:?}")
-    };
-    assert!(survivor.info.where_blocked.starts_with("read("), "{survivor}");
-    assert!(
-        survivor.climbed.iter().any(|step| step.rung == Rung::Nudge),
-        "{survivor:?}"
-    );
+    // Each nudge takes it out of its call for a moment: it need not be there at the first look.
+    until("a survivor in its read", || {
+        let survivors = group.shutdown(Duration::from_millis(100), Stop);
+        let [survivor] = &survivors[..] else {
+            panic!("{survivors:?}")
+        };
+        assert!(
+            survivor.climbed.iter().any(|step| step.rung == Rung::Nudge),
+            "{survivor:?}"
+        );
+        survivor.info.where_blocked.starts_with("read(")
+    });
     drop(writer);
     let (read, interrupted) = join(stubborn).unwrap();
     assert!(read == Ok(0) && interrupted > 0);
@@ -414,7 +417,9 @@ fn every_copy_of_a_broadcast_is_dropped_once() {
     }
     drop(counted);
     for (i, worker) in workers.into_iter().enumerate() {
-        worker.unpark();
+        if i % 4 == 2 {
+            worker.unpark();
+        }
         assert_eq!(join(worker), i % 4 != 2);
     }
     until("all are gone", || counts.0.load(Ordering::SeqCst) == 0);
