@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::error::AttachError;
 use crate::platform::{futex, handler, nudge, signal_stack};
+use crate::protocol::lineage::GroupKey;
 use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use crate::protocol::record::{Owner, Record};
 use crate::protocol::registry::{Full, Registry, ThreadId};
@@ -159,17 +160,21 @@ pub fn attach() -> Result<Attachment, AttachError> {
             _thread: PhantomData,
         });
     }
-    let id = register(std::thread::current().name().map(Arc::from), None)?;
+    let id = register(std::thread::current().name().map(Arc::from), None, None)?;
     let attachment = adopt(id);
     hear_a_nudge()?;
     Ok(attachment)
 }
 
-/// Registers a thread that is about to start, or the calling one.
-pub(crate) fn register(name: Option<Arc<str>>, parent: Option<ThreadId>) -> Result<ThreadId, AttachError> {
+/// Registers a thread that is about to start, or the calling one. A parent is the calling thread.
+pub(crate) fn register(
+    name: Option<Arc<str>>,
+    parent: Option<ThreadId>,
+    group: Option<&GroupKey>,
+) -> Result<ThreadId, AttachError> {
     let config = runtime::ready()?;
     REGISTRY
-        .register(name, parent, config.attach_limit)
+        .register(name, parent, group, config.attach_limit)
         .map_err(|full| match full {
             Full::Limit { limit } => AttachError::Limit { limit },
             Full::Memory => AttachError::OutOfMemory,
@@ -294,6 +299,16 @@ pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
     if after == AfterSettle::Wake {
         futex::wake_all(receipt.word());
     }
+}
+
+/// The exceptions that were delivered to the calling thread and that it has not caught yet.
+pub(crate) fn in_flight() -> Vec<Arc<ReceiptCell>> {
+    let receipts = MEMBERSHIP.try_with(|cell| {
+        let membership = cell.try_borrow().ok()?;
+        let receipts = membership.iter().flat_map(|m| &m.in_flight);
+        Some(receipts.filter(|r| !r.state().is_final()).cloned().collect())
+    });
+    receipts.ok().flatten().unwrap_or_default()
 }
 
 /// Remembers a delivered receipt until it is caught, or the thread ends.

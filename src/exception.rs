@@ -1,12 +1,13 @@
 //! What can be raised: values, and types whose value is made in the target.
 //!
-//! Owns: [`Exception`], [`ExcType`], the built-in exceptions. Leaves to `raise` the raising.
+//! Owns: [`Exception`], [`ExcType`], [`Broadcast`], the built-in exceptions. Leaves to `raise` the raising.
 //!
 //! **Signal context:** no.
 
 use std::any::TypeId;
 use std::error::Error;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::protocol::slot::Payload;
 
@@ -102,6 +103,72 @@ impl<E: Exception> IntoException for E {
     fn into_exception(self) -> Raisable {
         Raisable {
             payload: Payload::Value(Box::new(self)),
+            kind: TypeId::of::<E>(),
+            type_name: std::any::type_name::<E>(),
+        }
+    }
+}
+
+/// What can be raised in many threads at once: an [`ExcType`], whose value is made in each target, or an exception that
+/// can be cloned, of which each target gets a copy.
+///
+/// A value that cannot be cloned is for one thread:
+///
+/// ```compile_fail
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("once")]
+/// struct Once;
+/// throwto::thread::ThreadGroup::new().raise(Once);
+/// ```
+pub trait Broadcast: IntoException {
+    /// Makes it ready for many slots.
+    fn into_broadcast(self) -> Spreadable;
+}
+
+/// An exception ready for many slots. Made by [`Broadcast`].
+#[derive(Clone)]
+pub struct Spreadable {
+    make: Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>,
+    kind: TypeId,
+    type_name: &'static str,
+}
+
+impl fmt::Debug for Spreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Spreadable({})", self.type_name)
+    }
+}
+
+impl Spreadable {
+    /// For one of the slots. Drops nothing and runs nothing of the exception's.
+    pub(crate) fn raisable(&self) -> Raisable {
+        Raisable {
+            payload: Payload::Spread(Arc::clone(&self.make)),
+            kind: self.kind,
+            type_name: self.type_name,
+        }
+    }
+}
+
+impl Broadcast for ExcType {
+    fn into_broadcast(self) -> Spreadable {
+        Spreadable {
+            make: Arc::new(self.make),
+            kind: self.kind,
+            type_name: self.name,
+        }
+    }
+}
+
+impl<E: Exception + Clone> Broadcast for E {
+    fn into_broadcast(self) -> Spreadable {
+        // Two targets may copy at once, and the type need not be `Sync`.
+        let original = Mutex::new(self);
+        Spreadable {
+            make: Arc::new(move || {
+                let original = original.lock().unwrap_or_else(PoisonError::into_inner);
+                Box::new(original.clone())
+            }),
             kind: TypeId::of::<E>(),
             type_name: std::any::type_name::<E>(),
         }

@@ -97,6 +97,7 @@ pub mod sync;
 mod sync_shim;
 pub mod thread;
 mod trace;
+mod tree;
 mod until_dead;
 #[cfg(throwto_ladder)]
 mod window;
@@ -104,7 +105,10 @@ mod window;
 pub use current::{Attachment, attach};
 pub use driver::{Stats, stats};
 pub use error::{AttachError, RaiseError, Unsupported};
-pub use exception::{Cancelled, ExcType, Exception, Interrupted, IntoException, Raisable, Stop, TimedOut};
+pub use exception::{
+    Broadcast, Cancelled, ExcType, Exception, Interrupted, IntoException, Raisable, Spreadable, Stop,
+    TimedOut,
+};
 pub use journal::Climbed;
 pub use mask::{Mask, bracket, mask, shield, uninterruptible};
 pub use os::OsTid;
@@ -117,6 +121,7 @@ pub use report::{Report, report};
 pub use runtime::{Config, ConfigError};
 pub use safepoint::{catch, catch_only, catch_with, pending, safepoint, safepoint_unwind};
 pub use status::{MaskState, ThreadInfo, ThreadState, threads};
+pub use tree::RaiseTree;
 pub use until_dead::{Dead, Retry, StillAlive, raise_until_dead};
 
 /// The example on the README's first page.

@@ -92,7 +92,7 @@ impl<T> From<&crate::thread::JoinHandle<T>> for Target {
 }
 
 impl Target {
-    fn matches<'a>(&'a self, members: &'a Members) -> Box<dyn Iterator<Item = &'a Member> + 'a> {
+    pub(crate) fn matches<'a>(&'a self, members: &'a Members) -> Box<dyn Iterator<Item = &'a Member> + 'a> {
         match self {
             Self::Id(id) => Box::new(members.get(*id).into_iter()),
             Self::OsTid(tid) => Box::new(members.by_tid(tid.as_raw()).into_iter()),
@@ -240,18 +240,18 @@ fn post_accepted(
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is raised before `to`"]
-pub struct Raise {
-    exception: Raisable,
-    queue: bool,
-    at: &'static Location<'static>,
+pub struct Raise<E = ExcType> {
+    pub(crate) exception: E,
+    pub(crate) queue: bool,
+    pub(crate) at: &'static Location<'static>,
 }
 
-impl Raise {
+impl<E: IntoException> Raise<E> {
     /// Prepares to raise `exc`.
     #[track_caller]
-    pub fn new(exc: impl IntoException) -> Self {
+    pub fn new(exc: E) -> Self {
         Self {
-            exception: exc.into_exception(),
+            exception: exc,
             queue: false,
             at: Location::caller(),
         }
@@ -268,24 +268,22 @@ impl Raise {
     /// # Errors
     /// As [`raise_exc`].
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
-        let name = self.exception.type_name;
         let target = target.into();
-        let policy = if self.queue {
-            Policy::Queue
-        } else {
-            Policy::Supersede
-        };
+        let policy = Policy::of(self.queue);
+        let exception = self.exception.into_exception();
+        let name = exception.type_name;
         if let Some(one) = target.single() {
             // One match or none: nothing to reserve.
             return one
-                .and_then(|id| raise_by_id(id, self.exception, policy, self.at).ok())
+                .and_then(|id| raise_by_id(id, exception, policy, self.at).ok())
                 .ok_or_else(|| crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }));
         }
         let reserved = target.reserve();
         let matched = reserved.len();
         let posted = match (matched, reserved.first()) {
-            (1, Some((id, _))) => post(*id, self.exception, policy, self.at)
-                .map_err(|_| RaiseError::NoSuchThread { asked: target }),
+            (1, Some((id, _))) => {
+                post(*id, exception, policy, self.at).map_err(|_| RaiseError::NoSuchThread { asked: target })
+            }
             (0, _) => Err(RaiseError::NoSuchThread { asked: target }),
             _ => Err(RaiseError::Ambiguous { matched }),
         };
@@ -313,7 +311,7 @@ pub(crate) fn raise_by_id(
 
 /// A raise that has been made; what it pushed aside is still to be dropped.
 #[must_use = "what was pushed aside must be settled"]
-struct Posted {
+pub(crate) struct Posted {
     receipt: Receipt,
     /// Whether it got into the slot.
     accepted: bool,
@@ -333,12 +331,54 @@ impl Posted {
     }
 }
 
+/// As [`Posted::settle`], for all raises of one broadcast. Returns the receipts of those that got into their slots.
+pub(crate) fn settle_all(posted: Vec<Posted>) -> Vec<Receipt> {
+    let (accepted, ended): (Vec<_>, Vec<_>) = posted.into_iter().partition(|posted| posted.accepted);
+    // These cannot panic: the raiser still holds what they share.
+    current::settle(
+        ended.into_iter().flat_map(|posted| posted.aside),
+        ReceiptState::TargetEnded,
+    );
+    let (receipts, aside): (Vec<_>, Vec<_>) = accepted
+        .into_iter()
+        .map(|posted| (posted.receipt, posted.aside))
+        .unzip();
+    current::settle(aside.into_iter().flatten(), ReceiptState::Superseded);
+    receipts
+}
+
+/// What a raiser owes to a slot that it has pushed into.
+#[must_use = "the target may sleep until the duty is done"]
+pub(crate) struct Owed {
+    record: &'static Record,
+    id: ThreadId,
+    duty: Duty<'static>,
+}
+
+impl Owed {
+    pub(crate) fn perform(self) {
+        perform(self.record, self.id, self.duty);
+    }
+}
+
 fn post(
     id: ThreadId,
     exception: Raisable,
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Posted, Gone> {
+    let (posted, owed) = push(id, exception, policy, at)?;
+    owed.perform();
+    Ok(posted)
+}
+
+/// The first half of a raise: it is in the slot. Runs nothing of the exception's, nor of what it pushes aside.
+pub(crate) fn push(
+    id: ThreadId,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<(Posted, Owed), Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
     let receipt = Arc::new(ReceiptCell::new());
     crate::trace::raise(id, &receipt, exception.type_name);
@@ -353,19 +393,17 @@ fn post(
         receipt: Arc::clone(&receipt),
         queued: policy == Policy::Queue,
     };
-    let (accepted, aside) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
-        AfterPush::Accepted { displaced, duty } => {
-            perform(record, id, duty);
-            (true, displaced)
-        }
-        AfterPush::Ended(entry) => (false, Displaced::One(entry)),
+    let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
+        AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
+        AfterPush::Ended(entry) => (false, Displaced::One(entry), Duty::Nothing),
         AfterPush::Gone(_) => return Err(Gone),
     };
-    Ok(Posted {
+    let posted = Posted {
         receipt: Receipt::new(id, receipt),
         accepted,
         aside,
-    })
+    };
+    Ok((posted, Owed { record, id, duty }))
 }
 
 /// Sets the stop flag of `id`. `false` if it has ended.

@@ -231,6 +231,7 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
     let value = match payload {
         Payload::Value(value) => value,
         Payload::Make(make) => make(),
+        Payload::Spread(make) => make(),
     };
     Raised::new(
         value,

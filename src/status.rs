@@ -130,6 +130,13 @@ pub struct ThreadInfo {
 /// ```
 pub fn threads() -> Vec<ThreadInfo> {
     let members: Vec<Member> = REGISTRY.members().iter().cloned().collect();
+    let infos = infos(members);
+    forget_others(&infos);
+    infos
+}
+
+/// Those of `members` that have not begun to leave.
+pub(crate) fn infos(members: Vec<Member>) -> Vec<ThreadInfo> {
     let pinned: Vec<(Member, Pin<'static>)> = members
         .into_iter()
         .filter_map(|m| Some((m.clone(), REGISTRY.look(m.id)?)))
@@ -140,9 +147,25 @@ pub fn threads() -> Vec<ThreadInfo> {
         .into_iter()
         .map(|(member, pin)| glance(member, pin))
         .collect();
-    let infos: Vec<_> = seen.into_iter().map(|glance| glance.look_closer()).collect();
-    forget_others(&infos);
-    infos
+    seen.into_iter().map(|glance| glance.look_closer()).collect()
+}
+
+/// What is said of a member that is leaving, and can be looked at no more.
+pub(crate) fn leaving(member: Member) -> ThreadInfo {
+    ThreadInfo {
+        id: member.id,
+        os_tid: OsTid::from_raw(REGISTRY.record(member.id.index()).map_or(0, |r| r.os_tid())),
+        name: member.name.as_deref().map(str::to_owned),
+        parent: member.parent(),
+        left_behind: member.left_behind,
+        state: ThreadState::Running,
+        region: None,
+        mask: MaskState::Unmasked,
+        where_blocked: "leaving".to_owned(),
+        refused: None,
+        pending: 0,
+        nudge_blocked: false,
+    }
 }
 
 /// One thread, if it is attached.
@@ -215,7 +238,7 @@ impl Glance {
             id: member.id,
             os_tid: OsTid::from_raw(tid),
             name: member.name.as_deref().map(str::to_owned),
-            parent: member.parent,
+            parent: member.parent(),
             left_behind: member.left_behind,
             state,
             mask,

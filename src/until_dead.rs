@@ -51,7 +51,7 @@ pub struct Dead {
 
 /// The thread has not ended.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{} after {raises} raises in {elapsed:.1?}, {caught} caught: {}{}", self.who(), self.place(), self.refusals())]
+#[error("{} after {raises} raises in {elapsed:.1?}, {caught} caught: {}{}", self.who(), self.place(), refusals(&self.climbed))]
 #[non_exhaustive]
 pub struct StillAlive {
     /// How many times it was raised into.
@@ -76,14 +76,6 @@ impl StillAlive {
         }
     }
 
-    fn refusals(&self) -> String {
-        let refused = self.climbed.iter().filter_map(|step| {
-            let refusal = step.refusal.as_ref()?;
-            Some(format!("; rung {} refused {refusal}", step.rung))
-        });
-        refused.collect()
-    }
-
     fn place(&self) -> String {
         match &self.info {
             _ if self.matched > 1 => format!("{} threads match; name one by its ThreadId", self.matched),
@@ -91,6 +83,15 @@ impl StillAlive {
             None => "it is leaving".into(),
         }
     }
+}
+
+/// What is added to a report when rungs were refused.
+pub(crate) fn refusals(climbed: &[Climbed]) -> String {
+    let refused = climbed.iter().filter_map(|step| {
+        let refusal = step.refusal.as_ref()?;
+        Some(format!("; rung {} refused {refusal}", step.rung))
+    });
+    refused.collect()
 }
 
 /// Raises `ty` in the target again and again until it has ended.
@@ -181,14 +182,14 @@ fn exists(id: ThreadId) -> bool {
 
 /// Counts raises without keeping every receipt.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     raises: usize,
     caught: usize,
     open: Vec<Receipt>,
 }
 
 impl Tally {
-    fn add(&mut self, receipt: Receipt) {
+    pub(crate) fn add(&mut self, receipt: Receipt) {
         self.raises += 1;
         self.open.push(receipt);
         self.close_final();
@@ -202,7 +203,7 @@ impl Tally {
         });
     }
 
-    fn counts(mut self) -> (usize, usize) {
+    pub(crate) fn counts(mut self) -> (usize, usize) {
         self.close_final();
         (self.raises, self.caught)
     }

@@ -26,6 +26,7 @@
 //! ```
 
 pub(crate) mod ladder;
+pub(crate) mod lineage;
 pub(crate) mod lock_word;
 pub(crate) mod order;
 pub(crate) mod owner;

@@ -220,6 +220,11 @@ impl Owner {
         entry
     }
 
+    /// How many exceptions were put into the slot so far, modulo 2^32.
+    pub(crate) fn raises(self) -> u32 {
+        lock(&self.record.slot).pushes()
+    }
+
     /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
     pub(crate) fn begin_exit(self) {
         self.record

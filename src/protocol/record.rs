@@ -313,6 +313,24 @@ impl Record {
         }
     }
 
+    /// Puts in what a child of `parent`, the calling thread, is born with: nothing if it is spawned where the parent must
+    /// not be raised into. Called under the registry's lock, before the child's thread starts: there is nobody to wake.
+    pub(crate) fn inherit(&self, parent: &Self) {
+        let region = parent.region();
+        let protected = region.level() == Level::Uninterruptible || region.has(Region::SHIELDED);
+        if protected || !parent.attention().has(Attention::PENDING) {
+            return;
+        }
+        let inherited = lock(&parent.slot).inheritance();
+        let mut slot = lock(&self.slot);
+        for entry in inherited {
+            // Distinct types, or queued: in a slot that was empty nothing is displaced.
+            let displaced = slot.push(entry, Policy::Queue);
+            debug_assert!(matches!(displaced, Displaced::Nothing));
+            self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
+        }
+    }
+
     /// Empties the slot without raising. `None` if the generation is over.
     pub(crate) fn clear(&self, generation: u32) -> Option<VecDeque<Entry>> {
         let mut slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;

@@ -1,7 +1,7 @@
 //! The registry: which records exist, which threads they stand for, and under which names.
 //!
-//! Owns: the slabs, generations, the free list, names and parents. Leaves to [`super::record`]: everything about one
-//! record. Anyone may call, on any thread; attaching may allocate; all but [`Registry::record`] and
+//! Owns: the slabs, generations, the free list, names. Leaves to [`super::record`]: everything about one record, to
+//! [`super::lineage`] who belongs to whom. Anyone may call, on any thread; attaching may allocate; all but [`Registry::record`] and
 //! [`Registry::of_token`] take one lock.
 //!
 //! **Signal context:** [`Registry::of_token`] only: loads of cells that are set once.
@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use once_cell::race::OnceRef;
 
+use super::lineage::{GroupKey, Lineage};
 use super::record::{Pin, Record};
 use crate::sync_shim::{Mutex, MutexGuard, const_constructor, lock, sized};
 
@@ -76,9 +77,16 @@ struct Slab {
 pub(crate) struct Member {
     pub(crate) id: ThreadId,
     pub(crate) name: Option<Arc<str>>,
-    pub(crate) parent: Option<ThreadId>,
+    pub(super) lineage: Lineage,
     /// Whoever started it has stopped waiting for it.
     pub(crate) left_behind: bool,
+}
+
+impl Member {
+    /// The thread that spawned it, if that one was attached. It may have ended.
+    pub(crate) fn parent(&self) -> Option<ThreadId> {
+        self.lineage.parent
+    }
 }
 
 /// Why a thread could not be registered.
@@ -96,7 +104,7 @@ pub(crate) struct Registry {
 
 /// The part behind the lock.
 pub(crate) struct Members {
-    by_index: Vec<Option<Member>>,
+    pub(super) by_index: Vec<Option<Member>>,
     /// To the index.
     by_tid: BTreeMap<i32, u32>,
     free: Vec<u32>,
@@ -140,11 +148,13 @@ impl Registry {
         lock(&self.members)
     }
 
-    /// Registers a thread that is to be, or is, the owner of the new record.
+    /// Registers a thread that is to be, or is, the owner of the new record, in `group` too. What waits in the slot of its
+    /// parent, the calling thread, for the whole tree is in its own from the first moment.
     pub(crate) fn register(
         &self,
         name: Option<Arc<str>>,
         parent: Option<ThreadId>,
+        group: Option<&GroupKey>,
         limit: usize,
     ) -> Result<ThreadId, Full> {
         let mut members = self.members();
@@ -161,10 +171,14 @@ impl Registry {
         let generation = NonZeroU32::new(record.attention().generation()).unwrap_or(NonZeroU32::MIN);
         let id = ThreadId { index, generation };
         record.open(generation.get());
+        let lineage = members.born(parent, group);
+        if let Some(parent) = lineage.ancestor.and_then(|parent| self.record(parent.index)) {
+            record.inherit(parent);
+        }
         members.by_index[index as usize] = Some(Member {
             id,
             name,
-            parent,
+            lineage,
             left_behind: false,
         });
         members.live += 1;
@@ -294,8 +308,9 @@ impl Members {
 
     /// Takes `id` out and returns the generation that may follow, 0 for none.
     fn remove(&mut self, id: ThreadId, record: Option<&Record>) -> u32 {
-        if self.by_index[id.index as usize].take().is_some() {
+        if let Some(member) = self.by_index[id.index as usize].take() {
             self.live -= 1;
+            self.died(&member);
             let os_tid = record.map_or(0, Record::os_tid);
             if self.by_tid.get(&os_tid) == Some(&id.index) {
                 self.by_tid.remove(&os_tid);
@@ -341,7 +356,7 @@ mod tests {
         let registry = Registry::new();
         let mut seen = HashSet::new();
         for _ in 0..1000 {
-            let id = registry.register(None, None, 10).unwrap();
+            let id = registry.register(None, None, None, 10).unwrap();
             assert!(seen.insert(id));
             registry.release(id);
         }
@@ -351,9 +366,9 @@ mod tests {
     #[test]
     fn an_old_id_reaches_nobody() {
         let registry = Registry::new();
-        let old = registry.register(None, None, 10).unwrap();
+        let old = registry.register(None, None, None, 10).unwrap();
         registry.release(old);
-        let new = registry.register(None, None, 10).unwrap();
+        let new = registry.register(None, None, None, 10).unwrap();
         assert_eq!(old.index, new.index);
         assert!(registry.pin(old).is_none() && registry.pin(new).is_some());
     }
@@ -361,13 +376,13 @@ mod tests {
     #[test]
     fn a_used_up_record_is_retired() {
         let registry = Registry::new();
-        let id = registry.register(None, None, 10).unwrap();
+        let id = registry.register(None, None, None, 10).unwrap();
         registry.release(id);
         registry.record(0).unwrap().end(u32::MAX);
-        let last = registry.register(None, None, 10).unwrap();
+        let last = registry.register(None, None, None, 10).unwrap();
         assert_eq!((last.index, last.generation()), (0, u32::MAX));
         registry.release(last);
-        assert_eq!(registry.register(None, None, 10).unwrap().index, 1);
+        assert_eq!(registry.register(None, None, None, 10).unwrap().index, 1);
         assert!(registry.pin(last).is_none());
     }
 
@@ -375,11 +390,14 @@ mod tests {
     fn the_limit_is_an_error() {
         let registry = Registry::new();
         let ids: Vec<_> = (0..3)
-            .map(|_| registry.register(None, None, 3).unwrap())
+            .map(|_| registry.register(None, None, None, 3).unwrap())
             .collect();
-        assert_eq!(registry.register(None, None, 3), Err(Full::Limit { limit: 3 }));
+        assert_eq!(
+            registry.register(None, None, None, 3),
+            Err(Full::Limit { limit: 3 })
+        );
         registry.release(ids[1]);
-        assert!(registry.register(None, None, 3).is_ok());
+        assert!(registry.register(None, None, None, 3).is_ok());
     }
 
     #[test]
@@ -387,7 +405,7 @@ mod tests {
         let registry = Registry::new();
         assert!(registry.of_token(1).is_none());
         for _ in 0..200 {
-            registry.register(None, None, 1000).unwrap();
+            registry.register(None, None, None, 1000).unwrap();
         }
         for index in 0..200 {
             let record = registry.record(index).unwrap();

@@ -23,6 +23,8 @@ use crate::sync_shim::Arc;
 pub(crate) enum Payload {
     Value(Box<dyn Error + Send>),
     Make(fn() -> Box<dyn Error + Send>),
+    /// For a whole tree or group: each target makes its own, and who is spawned while it waits inherits it.
+    Spread(std::sync::Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>),
 }
 
 /// What is known of a raise beside the exception itself.
@@ -45,6 +47,19 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// A copy for a child, if the exception is one that children inherit.
+    fn inherited(&self) -> Option<Self> {
+        let Payload::Spread(make) = &self.payload else {
+            return None;
+        };
+        Some(Self {
+            payload: Payload::Spread(std::sync::Arc::clone(make)),
+            origin: self.origin,
+            receipt: Arc::new(ReceiptCell::new()),
+            queued: self.queued,
+        })
+    }
+
     /// Ends an entry that left the slot undelivered. The payload is dropped here: call it with no lock held.
     pub(crate) fn settle(self, outcome: ReceiptState) -> (Arc<ReceiptCell>, AfterSettle) {
         let Self { payload, receipt, .. } = self;
@@ -64,6 +79,12 @@ pub(crate) enum Policy {
     Queue,
     /// Replace the whole queue, as `PyThreadState_SetAsyncExc` does.
     Replace,
+}
+
+impl Policy {
+    pub(crate) fn of(queue: bool) -> Self {
+        if queue { Self::Queue } else { Self::Supersede }
+    }
 }
 
 /// What a push has put out of the slot.
@@ -92,6 +113,8 @@ impl IntoIterator for Displaced {
 /// The queue of P5.
 pub(crate) struct Slot {
     queue: VecDeque<Entry>,
+    /// How many entries were ever put in, modulo 2^32.
+    pushes: u32,
     closed: bool,
 }
 
@@ -99,6 +122,7 @@ impl Slot {
     pub(crate) const fn new() -> Self {
         Self {
             queue: VecDeque::new(),
+            pushes: 0,
             closed: true,
         }
     }
@@ -115,8 +139,18 @@ impl Slot {
         self.queue.len()
     }
 
+    pub(crate) fn pushes(&self) -> u32 {
+        self.pushes
+    }
+
+    /// Copies of what a child inherits.
+    pub(crate) fn inheritance(&self) -> Vec<Entry> {
+        self.queue.iter().filter_map(Entry::inherited).collect()
+    }
+
     /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
     pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Displaced {
+        self.pushes = self.pushes.wrapping_add(1);
         match policy {
             Policy::Replace => {
                 let displaced = std::mem::take(&mut self.queue);

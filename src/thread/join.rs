@@ -22,6 +22,8 @@ use crate::region::{Raises, Waited};
 use crate::safepoint::as_raised;
 use crate::sync::queue::WaitQueue;
 
+use super::scope::{Bound, Shared};
+
 type Payload = Box<dyn Any + Send>;
 
 /// Where the thread leaves its result.
@@ -29,11 +31,14 @@ pub(super) struct Packet<T> {
     result: Mutex<Option<Result<T, Payload>>>,
     done: Mutex<bool>,
     joiners: WaitQueue,
+    /// The scope that is to be told of a panic which nobody has asked about.
+    scope: Option<Arc<Shared>>,
 }
 
 impl<T> Packet<T> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(bound: Option<&Bound>) -> Self {
         Self {
+            scope: bound.map(Bound::shared),
             result: Mutex::new(None),
             done: Mutex::new(false),
             joiners: WaitQueue::new(),
@@ -54,6 +59,17 @@ impl<T> Packet<T> {
 
     fn is_done(&self) -> bool {
         *self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Drop for Packet<T> {
+    fn drop(&mut self) {
+        let result = self.result.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(scope), Some(Err(payload))) = (&self.scope, result)
+            && !payload.is::<Raised>()
+        {
+            scope.note_panic();
+        }
     }
 }
 

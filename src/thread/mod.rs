@@ -1,29 +1,31 @@
 //! Threads that can be raised into, and the waits of `std::thread` as cancellation points.
 //!
-//! Owns: [`spawn`], [`Builder`], [`sleep`], [`park`]. [`JoinHandle`] is in `join`, [`StoppableThread`] in `stoppable`.
-//! Leaves to `region` the waiting. Everything here but spawning may block.
+//! Owns: [`spawn`], [`Builder`]'s settings, [`sleep`], [`park`]. Starting is in `start`, [`JoinHandle`] in `join`,
+//! [`StoppableThread`] in `stoppable`, [`ThreadGroup`] in `group`, [`scope`] in `scope`. Leaves to `region` the waiting.
+//! Everything here but spawning may block.
 //!
 //! **Signal context:** no.
 
+mod group;
 mod join;
+mod scope;
+mod start;
 mod stoppable;
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use group::{Survivor, ThreadGroup};
 pub use join::{JoinError, JoinHandle};
+pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stoppable::{StoppableThread, stopped};
 
 use crate::current::{self, REGISTRY};
-use crate::platform::{futex, nudge};
+use crate::platform::futex;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::Attention;
 use crate::raised::Raised;
 use crate::receipt::deadline_after;
 use crate::region::{Raises, Waited, wait_until};
-use crate::runtime;
-use join::{Completes, Packet};
 
 /// Starts an attached thread. Its parent is the calling thread, if that one is attached.
 ///
@@ -49,6 +51,7 @@ pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinH
 pub struct Builder {
     name: Option<String>,
     stack_size: Option<usize>,
+    group: Option<ThreadGroup>,
 }
 
 impl Builder {
@@ -69,48 +72,19 @@ impl Builder {
         self
     }
 
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// What `std::thread::Builder::spawn` returns, or an [`AttachError`](crate::AttachError) inside an `io::Error` of
-    /// kind `Other`.
+    /// Puts it in a group.
     ///
     /// ```
-    /// let worker = throwto::thread::Builder::new().name("worker".into()).spawn(throwto::ThreadId::current)?;
-    /// let id = worker.id();
-    /// assert_eq!(worker.join().unwrap(), Some(id));
+    /// use throwto::thread::{Builder, ThreadGroup};
+    /// let group = ThreadGroup::new();
+    /// let worker = Builder::new().name("grouped".into()).group(&group).spawn(throwto::thread::park)?;
+    /// assert_eq!(group.threads()[0].name.as_deref(), Some("grouped"));
+    /// # worker.unpark();
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn spawn<T: Send + 'static>(
-        self,
-        f: impl FnOnce() -> T + Send + 'static,
-    ) -> io::Result<JoinHandle<T>> {
-        let mut builder = std::thread::Builder::new();
-        if let Some(size) = self.stack_size {
-            builder = builder.stack_size(size);
-        }
-        if let Some(name) = &self.name {
-            builder = builder.name(name.clone());
-        }
-        let id =
-            current::register(self.name.map(Arc::from), ThreadId::current()).map_err(io::Error::other)?;
-        let packet = Arc::new(Packet::new());
-        let theirs = Arc::clone(&packet);
-        let started = builder.spawn(move || {
-            nudge::unblock(runtime::signal());
-            // Dropped last: joiners are let go even if the destructor of an undelivered exception panics.
-            let packet = Completes(theirs);
-            let attachment = current::adopt(id);
-            packet.0.run(f);
-            drop(attachment);
-        });
-        match started {
-            Ok(inner) => Ok(JoinHandle::new(id, packet, inner)),
-            Err(error) => {
-                current::never_started(id);
-                Err(error)
-            }
-        }
+    pub fn group(mut self, group: &ThreadGroup) -> Self {
+        self.group = Some(group.clone());
+        self
     }
 }
 

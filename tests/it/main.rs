@@ -21,6 +21,7 @@ mod forced_unwind;
 mod foreign;
 #[cfg(throwto_ladder)]
 mod fs;
+mod groups;
 mod identity;
 #[cfg(throwto_ladder)]
 mod io;

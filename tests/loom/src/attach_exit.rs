@@ -27,7 +27,7 @@ pub fn end(registry: &Registry, id: ThreadId, owner: Owner, futex: &Futex) {
 }
 
 pub fn attach(registry: &Registry, name: Option<&str>) -> (ThreadId, &'static Record) {
-    let id = registry.register(name.map(Into::into), None, 4).unwrap();
+    let id = registry.register(name.map(Into::into), None, None, 4).unwrap();
     (id, registry.record(id.index()).unwrap())
 }
 
