@@ -23,9 +23,11 @@ use crate::platform::{futex, nudge};
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
+use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
 use crate::receipt::Receipt;
 use crate::runtime;
+use crate::scope::ScopeHandle;
 
 /// Who is to be raised into.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -263,6 +265,41 @@ impl Raise {
         self
     }
 
+    fn policy(&self) -> Policy {
+        if self.queue {
+            Policy::Queue
+        } else {
+            Policy::Supersede
+        }
+    }
+
+    /// Raises in the thread that is in this scope, to be delivered before the scope ends or not at all. If the scope
+    /// ends first the receipt says [`TargetEnded`](ReceiptState::TargetEnded).
+    ///
+    /// # Errors
+    /// [`RaiseError::ScopeNotOpen`] if nobody has entered the scope yet, or it is over.
+    ///
+    /// ```
+    /// use throwto::{Interrupted, Raise, ReceiptState, scope::Scope};
+    /// let (scope, handle) = Scope::new();
+    /// let receipt = scope.run(|| Raise::new(Interrupted).queue().to_scope(&handle).unwrap())?;
+    /// assert_eq!(receipt.state(), ReceiptState::TargetEnded, "it never came by a safepoint in there");
+    /// # Ok::<(), throwto::Cancelled>(())
+    /// ```
+    pub fn to_scope(self, scope: &ScopeHandle) -> Result<Receipt, RaiseError> {
+        let (id, scope) = scope.place().ok_or(RaiseError::ScopeNotOpen)?;
+        let policy = self.policy();
+        let posted = post_to(id, Some(scope), self.exception, policy, self.at);
+        let posted = posted.map_err(|_| RaiseError::ScopeNotOpen)?;
+        let accepted = posted.accepted;
+        let receipt = posted.settle();
+        if accepted {
+            Ok(receipt)
+        } else {
+            Err(RaiseError::ScopeNotOpen)
+        }
+    }
+
     /// Raises in exactly one thread, or in none.
     ///
     /// # Errors
@@ -270,11 +307,7 @@ impl Raise {
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
         let name = self.exception.type_name;
         let target = target.into();
-        let policy = if self.queue {
-            Policy::Queue
-        } else {
-            Policy::Supersede
-        };
+        let policy = self.policy();
         if let Some(one) = target.single() {
             // One match or none: nothing to reserve.
             return one
@@ -339,6 +372,16 @@ fn post(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Posted, Gone> {
+    post_to(id, None, exception, policy, at)
+}
+
+fn post_to(
+    id: ThreadId,
+    scope: Option<ScopeId>,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Posted, Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
     let receipt = Arc::new(ReceiptCell::new());
     crate::trace::raise(id, &receipt, exception.type_name);
@@ -352,6 +395,7 @@ fn post(
         },
         receipt: Arc::clone(&receipt),
         queued: policy == Policy::Queue,
+        scope,
     };
     let (accepted, aside) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
         AfterPush::Accepted { displaced, duty } => {
