@@ -65,7 +65,47 @@ struct Open {
     delivered: Vec<Arc<ReceiptCell>>,
 }
 
-/// The scopes of one record. Behind the slot's lock.
+/// The scopes of one record, made with its first scope: most threads never have one.
+pub(crate) struct LazyScopes(Option<Box<Scopes>>);
+
+static NONE: Scopes = Scopes::new();
+
+impl LazyScopes {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        if let Some(scopes) = &mut self.0 {
+            scopes.open.clear();
+            scopes.visit = NEVER;
+        }
+    }
+
+    /// In a forked child: no driver has promised anything. Whether there are scopes to be looked after.
+    pub(super) fn after_fork(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|scopes| {
+            scopes.visit = NEVER;
+            !scopes.open.is_empty()
+        })
+    }
+}
+
+impl std::ops::Deref for LazyScopes {
+    type Target = Scopes;
+
+    fn deref(&self) -> &Scopes {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl std::ops::DerefMut for LazyScopes {
+    fn deref_mut(&mut self) -> &mut Scopes {
+        self.0.get_or_insert_with(|| Box::new(Scopes::new()))
+    }
+}
+
+/// Behind the slot's lock.
 pub(crate) struct Scopes {
     /// Outermost first.
     open: Vec<Open>,
@@ -81,11 +121,6 @@ impl Scopes {
             last: 0,
             visit: NEVER,
         }
-    }
-
-    pub(super) fn forget_all(&mut self) {
-        self.open.clear();
-        self.visit = NEVER;
     }
 
     pub(super) fn is_open(&self, id: ScopeId) -> bool {
@@ -106,12 +141,6 @@ impl Scopes {
         if let Some(scope) = self.get(id) {
             scope.note_delivered(receipt);
         }
-    }
-
-    /// In a forked child: no driver has promised anything. Whether there are scopes to be looked after.
-    pub(super) fn after_fork(&mut self) -> bool {
-        self.visit = NEVER;
-        !self.open.is_empty()
     }
 
     fn any_cancelled(&self) -> bool {

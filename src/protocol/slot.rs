@@ -19,7 +19,7 @@ use std::panic::Location;
 
 use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use super::registry::ThreadId;
-use super::scope::{ScopeId, Scopes};
+use super::scope::{LazyScopes, ScopeId};
 use crate::sync_shim::Arc;
 
 /// An exception on its way: a value, or the recipe that makes it in the target.
@@ -98,7 +98,7 @@ impl IntoIterator for Displaced {
 pub(crate) struct Slot {
     queue: VecDeque<Entry>,
     closed: bool,
-    pub(super) scopes: Scopes,
+    pub(super) scopes: LazyScopes,
 }
 
 impl Slot {
@@ -106,7 +106,7 @@ impl Slot {
         Self {
             queue: VecDeque::new(),
             closed: true,
-            scopes: Scopes::new(),
+            scopes: LazyScopes::new(),
         }
     }
 
