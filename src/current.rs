@@ -91,8 +91,8 @@ struct Membership {
 /// Keeps the calling thread attached; the thread can be raised into while one of these lives.
 ///
 /// Attachments nest: the thread is detached when the last one is dropped, or at its end. Exceptions that are then still
-/// pending end as [`ReceiptState::TargetEnded`]. The last one dropped inside a foreign call does not detach: somebody may
-/// be looking at that call. The thread stays attached until another attachment ends outside, at the latest until its end.
+/// pending end as [`ReceiptState::TargetEnded`]. The last one dropped inside a foreign call, a scope or a time limit does
+/// not detach: somebody may be looking at that call, or raise into that scope. The thread stays attached until another attachment ends outside, at the latest until its end.
 ///
 /// The guard belongs to its thread. Dropping it elsewhere does not compile:
 ///
@@ -122,7 +122,7 @@ impl Drop for Attachment {
             membership.attachments -= 1;
             // The regions on this thread's stack write to the record when they end: it is not given back under them.
             let in_region = membership.owner.region().kind() != Kind::Running;
-            if membership.attachments == 0 && !in_region {
+            if membership.attachments == 0 && !in_region && !membership.owner.in_scope() {
                 place.take()
             } else {
                 None

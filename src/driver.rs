@@ -1,7 +1,8 @@
 //! The driver: the one background thread. It looks again where a raiser could not wait.
 //!
 //! Owns: verifying raises into threads that looked as if running, nudging again with back-off, climbing ladders, running
-//! hooks; `climb` has what it does in one look. Leaves to the raiser the first nudge, to the handler what a nudge does.
+//! hooks; `climb` has what it does in one look. Leaves to `clockwork` the deadlines, to the raiser the first nudge, to the
+//! handler what a nudge does.
 //! Started by the first note, or the first call that may be left by force; blocks every signal; inherits nothing.
 //!
 //! **Signal context:** no.
@@ -26,8 +27,10 @@ use std::time::{Duration, Instant};
 
 use climb::{Watch, look};
 
+use crate::clockwork::Clockwork;
 use crate::current::REGISTRY;
 use crate::platform::{membarrier, nudge};
+use crate::protocol::deadline::NEVER;
 use crate::protocol::registry::ThreadId;
 use crate::raise::release;
 use crate::raised::Rung;
@@ -56,6 +59,10 @@ struct Note {
 /// Notes for the driver, and the counters that it and the raisers keep.
 pub(crate) struct Inbox {
     notes: Vec<Note>,
+    /// Visits that were promised to threads with deadlines.
+    visits: Vec<(u64, ThreadId)>,
+    /// When it will wake by itself; [`NEVER`] if it will not.
+    wakes_at: u64,
     started: bool,
     /// It has got as far as its first look at this.
     at_work: bool,
@@ -78,6 +85,8 @@ impl Inbox {
     const fn new() -> Self {
         Self {
             notes: Vec::new(),
+            visits: Vec::new(),
+            wakes_at: NEVER,
             started: false,
             at_work: false,
             sleep: Sleep::Awake,
@@ -169,6 +178,19 @@ pub(crate) fn note(id: ThreadId) {
     });
 }
 
+/// Has the driver visit `id`, for its deadlines, at `at`. It is woken only if it would sleep longer than that.
+#[cold]
+pub(crate) fn visit_at(id: ThreadId, at: u64) {
+    let mut inbox = inbox();
+    inbox.visits.push((at, id));
+    if !inbox.started {
+        inbox.started = start();
+    } else if inbox.sleep != Sleep::Awake && at < inbox.wakes_at {
+        inbox.sleep = Sleep::Awake;
+        BELL.notify_one();
+    }
+}
+
 /// Starts the driver ahead of need and waits until it is at work.
 ///
 /// A new thread asks the loader for a lock before it runs its first line. A thread that is stuck while a library is being
@@ -208,10 +230,12 @@ pub(crate) fn hold_for_fork() -> MutexGuard<'static, Inbox> {
 fn run() {
     nudge::block_all();
     let mut watched: HashMap<ThreadId, Watch> = HashMap::new();
+    let mut clockwork = Clockwork::new();
     let mut fresh = Vec::new();
     let mut idle_rounds = 0;
     loop {
-        sleep(&mut fresh, &watched, idle_rounds);
+        sleep(&mut fresh, &watched, &mut clockwork, idle_rounds);
+        clockwork.visit();
         idle_rounds = if fresh.is_empty() && watched.is_empty() {
             idle_rounds + 1
         } else {
@@ -240,10 +264,16 @@ fn run() {
     }
 }
 
-/// Waits for notes, or for the next watch to fall due, and takes the notes.
-fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds: u32) {
+/// Waits for notes, for the next watch to fall due or the next visit, and takes the notes.
+fn sleep(
+    fresh: &mut Vec<Note>,
+    watched: &HashMap<ThreadId, Watch>,
+    clockwork: &mut Clockwork,
+    idle_rounds: u32,
+) {
     let next = watched.values().map(|watch| watch.due).min();
     let mut inbox = inbox();
+    clockwork.take(&mut inbox.visits);
     if !inbox.at_work {
         inbox.at_work = true;
         BELL.notify_all();
@@ -254,6 +284,8 @@ fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds:
             None if idle_rounds < PATIENCE => Some(DOZE),
             None => None,
         };
+        let (pause, wakes_at) = clockwork.shorten(pause);
+        inbox.wakes_at = wakes_at;
         inbox.sleep = if pause.is_some_and(|pause| pause <= DOZE) {
             Sleep::Dozing
         } else {
@@ -269,5 +301,6 @@ fn sleep(fresh: &mut Vec<Note>, watched: &HashMap<ThreadId, Watch>, idle_rounds:
         };
         inbox.sleep = Sleep::Awake;
     }
+    clockwork.take(&mut inbox.visits);
     std::mem::swap(fresh, &mut inbox.notes);
 }

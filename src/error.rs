@@ -73,6 +73,9 @@ pub enum RaiseError {
         /// How many.
         matched: usize,
     },
+    /// The scope has not been entered yet, or it is over: what is addressed to a scope is never delivered outside it.
+    #[error("the scope is not open: nobody has entered it yet, or it has ended")]
+    ScopeNotOpen,
     /// The thread is not blocked in a system call that could be interrupted, or left it before the signal came.
     #[error("thread {os_tid} is not blocked in a system call: it is {place}")]
     NotBlocked {

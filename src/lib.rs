@@ -34,6 +34,11 @@
 //! panic; not in code that neither comes by a safepoint nor blocks in a call that can be broken. [`threads`] tells where
 //! such a thread is.
 //!
+//! # Time limits and scopes
+//!
+//! [`time::timeout`] gives a closure so long and no longer; a [`scope::Scope`] can be cancelled from elsewhere. What is
+//! addressed to either is delivered inside it or never, and each turns its own exception into its result.
+//!
 //! # The ladder
 //!
 //! A raise does what the target needs and no more: nothing (it runs, and comes by a safepoint), *wake* (a futex), *nudge* (a
@@ -66,6 +71,7 @@
 #![cfg_attr(not(throwto_ladder), allow(dead_code))]
 #![deny(rustdoc::broken_intra_doc_links)]
 
+mod clockwork;
 mod current;
 mod driver;
 mod error;
@@ -90,12 +96,14 @@ mod region;
 mod report;
 mod runtime;
 mod safepoint;
+pub mod scope;
 #[cfg(throwto_nudge)]
 pub mod signal;
 mod status;
 pub mod sync;
 mod sync_shim;
 pub mod thread;
+pub mod time;
 mod trace;
 mod tree;
 mod until_dead;

@@ -23,9 +23,11 @@ use crate::platform::{futex, nudge};
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
+use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
 use crate::receipt::Receipt;
 use crate::runtime;
+use crate::scope::ScopeHandle;
 
 /// Who is to be raised into.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -263,13 +265,46 @@ impl<E: IntoException> Raise<E> {
         self
     }
 
+    fn policy(&self) -> Policy {
+        Policy::of(self.queue)
+    }
+
+    /// Raises in the thread that is in this scope, to be delivered before the scope ends or not at all. If the scope
+    /// ends first the receipt says [`TargetEnded`](ReceiptState::TargetEnded).
+    ///
+    /// # Errors
+    /// [`RaiseError::ScopeNotOpen`] if nobody has entered the scope yet, or it is over.
+    ///
+    /// ```
+    /// use throwto::{Interrupted, Raise, ReceiptState, scope::Scope};
+    /// let (scope, handle) = Scope::new();
+    /// let receipt = scope.run(|| Raise::new(Interrupted).queue().to_scope(&handle).unwrap())?;
+    /// assert_eq!(receipt.state(), ReceiptState::TargetEnded, "it never came by a safepoint in there");
+    /// # Ok::<(), throwto::Cancelled>(())
+    /// ```
+    pub fn to_scope(self, scope: &ScopeHandle) -> Result<Receipt, RaiseError> {
+        let (id, scope) = scope.place().ok_or(RaiseError::ScopeNotOpen)?;
+        let policy = self.policy();
+        let exception = self.exception.into_exception();
+        let pushed = push(id, Some(scope), exception, policy, self.at);
+        let (posted, owed) = pushed.map_err(|_| RaiseError::ScopeNotOpen)?;
+        owed.perform();
+        let accepted = posted.accepted;
+        let receipt = posted.settle();
+        if accepted {
+            Ok(receipt)
+        } else {
+            Err(RaiseError::ScopeNotOpen)
+        }
+    }
+
     /// Raises in exactly one thread, or in none.
     ///
     /// # Errors
     /// As [`raise_exc`].
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
         let target = target.into();
-        let policy = Policy::of(self.queue);
+        let policy = self.policy();
         let exception = self.exception.into_exception();
         let name = exception.type_name;
         if let Some(one) = target.single() {
@@ -367,7 +402,7 @@ fn post(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Posted, Gone> {
-    let (posted, owed) = push(id, exception, policy, at)?;
+    let (posted, owed) = push(id, None, exception, policy, at)?;
     owed.perform();
     Ok(posted)
 }
@@ -375,6 +410,7 @@ fn post(
 /// The first half of a raise: it is in the slot. Runs nothing of the exception's, nor of what it pushes aside.
 pub(crate) fn push(
     id: ThreadId,
+    scope: Option<ScopeId>,
     exception: Raisable,
     policy: Policy,
     at: &'static Location<'static>,
@@ -392,6 +428,7 @@ pub(crate) fn push(
         },
         receipt: Arc::clone(&receipt),
         queued: policy == Policy::Queue,
+        scope,
     };
     let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),

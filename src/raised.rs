@@ -124,6 +124,14 @@ impl Raised {
         )
     }
 
+    /// Whether this is the delivery that `receipt` stands for.
+    pub(crate) fn is_of(&self, receipt: &Arc<ReceiptCell>) -> bool {
+        self.inner
+            .receipt
+            .as_ref()
+            .is_some_and(|own| Arc::ptr_eq(own, receipt))
+    }
+
     /// Whether the exception is an `E`.
     pub fn is<E: Exception>(&self) -> bool {
         self.inner.value.as_ref().is_some_and(|value| value.is::<E>())

@@ -24,6 +24,7 @@ use crate::protocol::record::Owner;
 use crate::protocol::slot::{Entry, Payload};
 use crate::protocol::word::{Attention, Level, Region};
 use crate::raised::{Raised, Rung};
+use crate::scope;
 
 /// Whether the thread has come to a point where it would really block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,17 +205,21 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
         current::await_nudge(owner);
         return Some(deliver(owner, entry));
     }
-    owner.record().attention().has(Attention::STOPPED).then(|| {
+    if owner.record().attention().has(Attention::STOPPED) {
         let rung = rung(owner);
-        Raised::new(
+        return Some(Raised::new(
             Box::new(Stop),
             std::any::type_name::<Stop>(),
             None,
             Location::caller(),
             rung,
             None,
-        )
-    })
+        ));
+    }
+    if owner.record().attention().has(Attention::SCOPE) {
+        return scope::take_call(owner, rung);
+    }
+    None
 }
 
 fn deliver(owner: Owner, entry: Entry) -> Raised {

@@ -118,7 +118,7 @@ pub(crate) fn spread(
     let chosen = choose(&members);
     let pushed: Vec<_> = chosen
         .into_iter()
-        .filter_map(|id| push(id, exception.raisable(), policy, at).ok())
+        .filter_map(|id| push(id, None, exception.raisable(), policy, at).ok())
         .collect();
     drop(members);
     // All are woken before anything is dropped: a destructor may wait for any of them.

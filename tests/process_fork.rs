@@ -316,6 +316,36 @@ fn what_was_left_behind_stays_in_the_parent() {
     });
 }
 
+#[test]
+fn a_child_keeps_the_limits_that_it_is_in_and_only_those() {
+    in_own_process("a_child_keeps_the_limits_that_it_is_in_and_only_those", || {
+        let soon = std::time::Duration::from_millis(50);
+        // The driver runs and has this deadline in the parent; the child must tell its own.
+        let outcome = throwto::time::timeout(soon, || {
+            in_child(|| {
+                check(
+                    "not passed yet, or passed",
+                    throwto::pending() || throwto::safepoint().is_ok(),
+                )?;
+                let raised = throwto::thread::sleep(FOREVER).unwrap_err();
+                check("the limit passes in the child", raised.is::<throwto::TimedOut>())
+            });
+            throwto::thread::sleep(FOREVER)
+        });
+        assert!(outcome.is_err(), "and in the parent");
+        in_child(|| {
+            check(
+                "no limit is left",
+                throwto::safepoint().is_ok() && !throwto::pending(),
+            )?;
+            check(
+                "a limit of its own",
+                throwto::time::timeout(soon, || throwto::thread::sleep(FOREVER)).is_err(),
+            )
+        });
+    });
+}
+
 fn join_one() -> Result<(), String> {
     check("a thread of the child ends", join(thread::spawn(|| 5)) == 5)
 }

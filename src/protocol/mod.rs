@@ -17,6 +17,8 @@
 //!                  Superseded <-+   +-----------------> Revoked
 //! ```
 //!
+//! The end of a scope (`scope`) is one more way from the slot to `TargetEnded`.
+//!
 //! The life of a record:
 //!
 //! ```text
@@ -25,6 +27,7 @@
 //!      +---------------------------------(d) Registry::release, next generation -------------------------+
 //! ```
 
+pub(crate) mod deadline;
 pub(crate) mod ladder;
 pub(crate) mod lineage;
 pub(crate) mod lock_word;
@@ -35,5 +38,6 @@ pub(crate) mod poison;
 pub(crate) mod receipt;
 pub(crate) mod record;
 pub(crate) mod registry;
+pub(crate) mod scope;
 pub(crate) mod slot;
 pub(crate) mod word;

@@ -38,7 +38,7 @@ pub(crate) enum AfterLeave {
 /// Not `Send`: it is made from the calling thread's own record and never leaves it.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner {
-    record: &'static Record,
+    pub(super) record: &'static Record,
     _thread: std::marker::PhantomData<*const ()>,
 }
 
@@ -244,13 +244,19 @@ impl Owner {
     }
 
     /// In a forked child: forgets raisers, pins and the queue that belong to the parent. The entries are leaked: the
-    /// parent delivers and drops them, and a destructor must not run in two processes.
+    /// parent delivers and drops them, and a destructor must not run in two processes. The owner's scopes are on its stack
+    /// and so in the child as well; `SCOPE` makes its next safepoint tell the child's driver of their deadlines.
     pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
         std::mem::forget(slot.drain());
         let generation = self.record.attention().generation();
+        let scopes = if slot.scopes.after_fork() {
+            Attention::SCOPE
+        } else {
+            0
+        };
         self.record
             .attention
-            .store(Attention::idle(generation).0, Ordering::SeqCst);
+            .store(Attention::idle(generation).0 | scopes, Ordering::SeqCst);
         self.record.order.withdraw();
     }
 }

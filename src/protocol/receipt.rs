@@ -34,7 +34,7 @@ pub enum ReceiptState {
     Superseded,
     /// [`Receipt::revoke`](crate::Receipt::revoke) took it back.
     Revoked,
-    /// The target ended before it could be delivered.
+    /// The target ended before it could be delivered: the thread, or the [scope](crate::scope) that it was addressed to.
     TargetEnded,
 }
 

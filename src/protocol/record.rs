@@ -93,7 +93,7 @@ pub(crate) enum AfterPush<'a> {
         displaced: Displaced,
         duty: Duty<'a>,
     },
-    /// The target is past its last safepoint: settle the entry as `TargetEnded`.
+    /// The target is past its last safepoint, or the scope is not open: settle the entry as `TargetEnded`.
     Ended(Entry),
     /// That generation is over.
     #[allow(dead_code, reason = "handed over to be dropped where no lock is held")]
@@ -278,7 +278,7 @@ impl Record {
 
     /// Locks the slot if `generation` is not over. Looks before it locks, too: in a forked child the lock of an abandoned
     /// record may be held for ever.
-    fn slot_of(&self, generation: u32) -> Option<MutexGuard<'_, Slot>> {
+    pub(super) fn slot_of(&self, generation: u32) -> Option<MutexGuard<'_, Slot>> {
         let over = || self.attention().generation() != generation;
         if over() {
             return None;
@@ -298,7 +298,7 @@ impl Record {
         let Some(mut slot) = self.slot_of(generation) else {
             return AfterPush::Gone(entry);
         };
-        if slot.is_closed() {
+        if !slot.admits(&entry) {
             return AfterPush::Ended(entry);
         }
         if slot.len() == 0 {
@@ -368,7 +368,7 @@ impl Record {
 
     /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
     /// the slot open, so that the generation holds (I3).
-    fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
+    pub(super) fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
         let region = Region(load_after_rmw(&self.region));
         match (region.kind(), region.level()) {

@@ -38,6 +38,11 @@ impl ThreadId {
         })
     }
 
+    pub(crate) fn from_parts(index: u32, generation: u32) -> Option<Self> {
+        let generation = NonZeroU32::new(generation)?;
+        Some(Self { index, generation })
+    }
+
     pub(crate) fn index(self) -> u32 {
         self.index
     }

@@ -5,10 +5,12 @@
 //!
 //! **Signal context:** no, it is behind a lock.
 //!
-//! - I1. First in, first out among the entries that a scope does not hold back.
+//! - I1. First in, first out.
 //! - I2. At most one entry of a type and scope, unless it was raised with `queue`.
 //! - I3. Every entry that leaves is handed to the caller, who settles and drops it outside the lock: no exception's
 //!   `Drop` runs in here, and none runs twice.
+//! - I4. The scope that an entry is addressed to is open: what comes too late is not let in ([`Slot::admits`]), and the end
+//!   of a scope takes its entries out.
 
 use std::any::TypeId;
 use std::collections::VecDeque;
@@ -17,6 +19,7 @@ use std::panic::Location;
 
 use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use super::registry::ThreadId;
+use super::scope::{LazyScopes, ScopeId};
 use crate::sync_shim::Arc;
 
 /// An exception on its way: a value, or the recipe that makes it in the target.
@@ -44,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) receipt: Arc<ReceiptCell>,
     /// Neither supersedes nor is superseded.
     pub(crate) queued: bool,
+    /// The scope of the target that it is addressed to; `None` for the thread as a whole.
+    pub(crate) scope: Option<ScopeId>,
 }
 
 impl Entry {
@@ -57,6 +62,8 @@ impl Entry {
             origin: self.origin,
             receipt: Arc::new(ReceiptCell::new()),
             queued: self.queued,
+            // A copy belongs to no scope: its thread is in none.
+            scope: None,
         })
     }
 
@@ -116,6 +123,7 @@ pub(crate) struct Slot {
     /// How many entries were ever put in, modulo 2^32.
     pushes: u32,
     closed: bool,
+    pub(super) scopes: LazyScopes,
 }
 
 impl Slot {
@@ -124,11 +132,18 @@ impl Slot {
             queue: VecDeque::new(),
             pushes: 0,
             closed: true,
+            scopes: LazyScopes::new(),
         }
     }
 
     pub(crate) fn open(&mut self) {
         self.closed = false;
+        self.scopes.forget_all();
+    }
+
+    /// Whether what `entry` is addressed to is there: the thread, and the scope if it names one.
+    pub(crate) fn admits(&self, entry: &Entry) -> bool {
+        !self.closed && entry.scope.is_none_or(|scope| self.scopes.is_open(scope))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -161,7 +176,7 @@ impl Slot {
                 let twin = self
                     .queue
                     .iter_mut()
-                    .find(|e| !e.queued && e.origin.kind == entry.origin.kind);
+                    .find(|e| !e.queued && e.origin.kind == entry.origin.kind && e.scope == entry.scope);
                 if let Some(place) = twin {
                     std::mem::swap(place, &mut entry);
                     Displaced::One(entry)
@@ -177,9 +192,24 @@ impl Slot {
         }
     }
 
-    /// The first deliverable entry.
+    /// The first entry. Its scope is noted as having been raised into.
     pub(crate) fn take_first(&mut self) -> Option<Entry> {
-        self.queue.pop_front()
+        let entry = self.queue.pop_front()?;
+        if let Some(scope) = entry.scope {
+            self.scopes.note_delivered(scope, &entry.receipt);
+        }
+        Some(entry)
+    }
+
+    /// Takes out what is addressed to `scope`.
+    #[must_use = "what is taken out must be settled"]
+    pub(crate) fn take_of(&mut self, scope: ScopeId) -> VecDeque<Entry> {
+        if self.queue.iter().all(|entry| entry.scope != Some(scope)) {
+            return VecDeque::new();
+        }
+        let (of, others) = self.queue.drain(..).partition(|entry| entry.scope == Some(scope));
+        self.queue = others;
+        of
     }
 
     /// The entry of this receipt, if it still waits.

@@ -23,7 +23,7 @@ impl Attention {
     pub(crate) const PENDING: u64 = 1 << 0;
     /// `StoppableThread::stop` was called: every safepoint raises `Stop` until the thread ends.
     pub(crate) const STOPPED: u64 = 1 << 1;
-    /// A scope of this thread is cancelled and wants every safepoint inside it to raise.
+    /// A scope of this thread is cancelled and wants every safepoint inside it to raise. Changes under the slot's lock.
     pub(crate) const SCOPE: u64 = 1 << 2;
     /// The thread is in its exit path: no new pins.
     pub(crate) const EXITING: u64 = 1 << 3;

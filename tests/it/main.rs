@@ -31,8 +31,10 @@ mod nudges;
 mod process;
 mod raise;
 mod receipts;
+mod scopes;
 mod stress;
 #[cfg(throwto_ladder)]
 mod stuck;
 mod sync;
 mod threads;
+mod time;

@@ -29,5 +29,6 @@ mod pins;
 mod raise_region;
 mod receipt;
 mod reserve;
+mod scopes;
 mod stage;
 mod take_revoke;

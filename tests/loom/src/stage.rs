@@ -219,6 +219,7 @@ impl Raised {
             },
             receipt: self.receipt.clone(),
             queued: false,
+            scope: None,
         }
     }
 

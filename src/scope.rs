@@ -1,0 +1,326 @@
+//! Scopes: stretches of a thread's code that others can cancel or raise into, and never hit anything after.
+//!
+//! Owns: running a closure in a scope, telling its exception from all others when it comes out, [`Scope`] and
+//! [`ScopeHandle`]. Leaves to `protocol::scope` who is let in, to `time` deadlines.
+//! Entering and leaving block for no longer than the slot's lock and a signal that is on its way.
+//!
+//! **Signal context:** no.
+//!
+//! ## Whose exception came out
+//!
+//! Each delivery of a scope's exception has a receipt, and the scope keeps it (I4 of `protocol::scope`). When the body is
+//! done:
+//!
+//! | the body | and | the scope's result |
+//! | --- | --- | --- |
+//! | unwound with a delivery | that has one of these receipts | its own: converted |
+//! | unwound with anything else | | unwinds on |
+//! | returned | all of these deliveries have been dropped | the result wins |
+//! | returned | one lives, and the result's type has something to drop | it is in there: converted, the result dropped |
+//!
+//! The last row is how `?` works for every error type that a [`Raised`] can be turned into: what is swallowed is dropped.
+//! It cannot tell a result from an exception that the body has put aside somewhere else; see [`Scope::run`].
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use crate::current::{self, REGISTRY};
+use crate::driver;
+use crate::error::RaiseError;
+use crate::exception::{Cancelled, IntoException, TimedOut};
+use crate::protocol::deadline::NEVER;
+use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::record::Owner;
+use crate::protocol::registry::ThreadId;
+use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, Why};
+use crate::raise::{Raise, perform};
+use crate::raised::{Raised, Rung};
+use crate::receipt::Receipt;
+use crate::runtime;
+
+/// A scope that has not been entered: get a [`handle`](Self::handle) for others, then [`run`](Self::run) it.
+///
+/// What is addressed to a scope is delivered inside it or never. The exception of an outer scope passes through the inner
+/// ones: each converts only its own, by identity and not by type. Scopes cannot be ended in the wrong order, since they are
+/// closures. A new thread is in no scope.
+///
+/// Cancelling is Trio's: level-triggered, a cancelled scope stays cancelled.
+///
+/// ```
+/// use throwto::scope::Scope;
+/// let (scope, handle) = Scope::new();
+/// let worker = throwto::thread::spawn(move || {
+///     let first = scope.run(|| throwto::thread::sleep(std::time::Duration::from_secs(3600)));
+///     let next = throwto::safepoint();
+///     (first.is_err(), next.is_ok())
+/// });
+/// handle.cancel();
+/// assert_eq!(worker.join().unwrap(), (true, true));
+/// ```
+#[derive(Debug)]
+pub struct Scope {
+    handle: ScopeHandle,
+}
+
+/// Reaches a scope from other threads, before it is entered, while it is open, and in vain afterwards.
+#[derive(Clone)]
+pub struct ScopeHandle {
+    cell: Arc<ScopeCell>,
+}
+
+impl std::fmt::Debug for ScopeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScopeHandle")
+            .field("cancelled", &self.is_cancelled())
+            .finish()
+    }
+}
+
+impl Scope {
+    /// A scope, and the handle to it.
+    pub fn new() -> (Self, ScopeHandle) {
+        let handle = ScopeHandle {
+            cell: Arc::new(ScopeCell::new()),
+        };
+        let scope = Self {
+            handle: handle.clone(),
+        };
+        (scope, handle)
+    }
+
+    /// Another handle to it.
+    pub fn handle(&self) -> ScopeHandle {
+        self.handle.clone()
+    }
+
+    /// Runs `f` in the scope, on the calling thread, which is attached for that time if it was not.
+    ///
+    /// Once the scope is cancelled, every safepoint and every blocking call in `f` raises [`Cancelled`], again and again;
+    /// masks and shields hold it back as any exception. A scope that was cancelled before runs `f` all the same, up to its
+    /// first safepoint.
+    ///
+    /// # Errors
+    /// [`Cancelled`] if an exception of this scope came out of `f`: by unwinding, or in what `f` returned. If `f` swallowed it
+    /// (dropped it) and returned, that result is returned. An exception of the scope that is still alive when `f` returns
+    /// a value with something to drop counts as having come out, even if `f` has put it aside elsewhere.
+    ///
+    /// # Panics
+    /// If the thread cannot be attached ([`AttachError`](crate::AttachError)): call [`attach`](crate::attach) before where that may be.
+    ///
+    /// ```
+    /// use throwto::{Cancelled, scope::Scope};
+    /// let (scope, handle) = Scope::new();
+    /// handle.cancel();
+    /// let outcome = scope.run(|| {
+    ///     throwto::safepoint()?;
+    ///     Ok::<_, throwto::Raised>(5)
+    /// });
+    /// assert_eq!(outcome.unwrap_err(), Cancelled);
+    /// ```
+    #[track_caller]
+    pub fn run<T>(self, f: impl FnOnce() -> T) -> Result<T, Cancelled> {
+        let at = Location::caller();
+        let _attachment = attached();
+        let open = OpenScope::begin(NEVER, 0, at);
+        if self.handle.cell.begin(open.place()) {
+            cancel(open.place(), at);
+        }
+        open.run(f).map_err(|Own| Cancelled)
+    }
+}
+
+impl ScopeHandle {
+    /// Cancels the scope: from now on every safepoint and every blocking call in it raises [`Cancelled`]. Without effect
+    /// once it is over, or cancelled already. The thread is woken as by any raise.
+    #[track_caller]
+    pub fn cancel(&self) {
+        if let Some(place) = self.cell.cancel() {
+            cancel(place, Location::caller());
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cell.is_cancelled()
+    }
+
+    /// Raises `exc` in the scope, once: [`Raise::to_scope`].
+    ///
+    /// # Errors
+    /// [`RaiseError::ScopeNotOpen`] if nobody has entered the scope yet, or it is over.
+    ///
+    /// ```
+    /// use throwto::{Interrupted, RaiseError, scope::Scope};
+    /// let (scope, handle) = Scope::new();
+    /// assert!(matches!(handle.raise(Interrupted), Err(RaiseError::ScopeNotOpen)));
+    /// let outcome = scope.run(|| {
+    ///     handle.raise(Interrupted).unwrap();
+    ///     throwto::safepoint()
+    /// });
+    /// assert!(outcome.is_err());
+    /// assert!(matches!(handle.raise(Interrupted), Err(RaiseError::ScopeNotOpen)));
+    /// ```
+    #[track_caller]
+    pub fn raise(&self, exc: impl IntoException) -> Result<Receipt, RaiseError> {
+        Raise::new(exc).to_scope(self)
+    }
+
+    /// The thread and the scope in it, once it has been entered.
+    pub(crate) fn place(&self) -> Option<(ThreadId, ScopeId)> {
+        let place = self.cell.place()?;
+        let id = ThreadId::from_parts(place.index, place.generation)?;
+        Some((id, place.scope))
+    }
+}
+
+#[cold]
+fn cancel(place: Place, at: &'static Location<'static>) {
+    let record = REGISTRY.record(place.index);
+    let id = ThreadId::from_parts(place.index, place.generation);
+    if let (Some(record), Some(id)) = (record, id)
+        && let Some(duty) = record.cancel_scope(place.generation, place.scope, at, runtime::fences())
+    {
+        perform(record, id, duty);
+    }
+}
+
+/// Attaches the calling thread for a scope, unless it is attached: a scope without a record could not be reached. While a
+/// scope is open no attachment's end gives the record back.
+#[inline]
+#[track_caller]
+pub(crate) fn attached() -> Option<current::Attachment> {
+    if current::owner().is_some() {
+        return None;
+    }
+    match current::attach() {
+        Ok(attachment) => Some(attachment),
+        Err(error) => panic!("a scope or a time limit needs an attached thread: {error}"),
+    }
+}
+
+/// It was the scope's own exception that ended the body.
+pub(crate) struct Own;
+
+/// An open scope of the calling thread.
+pub(crate) struct OpenScope {
+    owner: Owner,
+    scope: ScopeId,
+}
+
+impl OpenScope {
+    /// The calling thread is attached, and stays so while the scope lasts.
+    #[inline]
+    pub(crate) fn begin(deadline: u64, now: u64, at: &'static Location<'static>) -> Self {
+        let owner = Owner::of(current::record());
+        let begun = owner.begin_scope(deadline, now, at);
+        promise(owner, &begun);
+        let scope = begun.id;
+        Self { owner, scope }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            index: self.owner.record().index(),
+            generation: self.owner.record().attention().generation(),
+            scope: self.scope,
+        }
+    }
+
+    /// Has no effect once the scope raises.
+    pub(crate) fn move_deadline(&self, deadline: u64, now: u64) {
+        if let Some(begun) = self.owner.move_deadline(self.scope, deadline, now) {
+            promise(self.owner, &begun);
+        }
+    }
+
+    /// The deadline, and whether the scope raises.
+    pub(crate) fn state(&self) -> (u64, bool) {
+        self.owner.scope_state(self.scope).unwrap_or((NEVER, true))
+    }
+
+    /// Runs the body and ends the scope.
+    #[inline]
+    pub(crate) fn run<T>(self, f: impl FnOnce() -> T) -> Result<T, Own> {
+        self.run_with(|_| f())
+    }
+
+    #[inline]
+    pub(crate) fn run_with<T>(self, f: impl FnOnce(&Self) -> T) -> Result<T, Own> {
+        // Unwind safety is the caller's, as for `catch`.
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(&self)));
+        let delivered = self.end();
+        match outcome {
+            Ok(result) if delivered.is_empty() => Ok(result),
+            Ok(result) => came_out(result, &delivered),
+            Err(payload) => unwound(payload, &delivered),
+        }
+    }
+
+    #[inline]
+    fn end(self) -> Vec<Arc<ReceiptCell>> {
+        match self.owner.end_scope(self.scope) {
+            Some(end) if end.await_nudge => self.end_raised(end),
+            Some(end) => end.delivered,
+            None => Vec::new(),
+        }
+    }
+
+    #[cold]
+    fn end_raised(self, end: End) -> Vec<Arc<ReceiptCell>> {
+        current::await_nudge(self.owner);
+        current::settle(end.entries, ReceiptState::TargetEnded);
+        end.delivered
+    }
+}
+
+#[inline]
+fn promise(owner: Owner, begun: &Begun) {
+    if let (Some(at), Some(id)) = (begun.visit, ThreadId::of(owner.record())) {
+        driver::visit_at(id, at);
+    }
+}
+
+/// The body has returned, and exceptions of its scope were delivered in it.
+#[cold]
+fn came_out<T>(result: T, delivered: &[Arc<ReceiptCell>]) -> Result<T, Own> {
+    let lives = delivered.iter().any(|receipt| !receipt.state().is_final());
+    // A number or a `()` holds no exception.
+    if lives && std::mem::needs_drop::<T>() {
+        Err(Own)
+    } else {
+        Ok(result)
+    }
+}
+
+#[cold]
+fn unwound<T>(payload: Box<dyn Any + Send>, delivered: &[Arc<ReceiptCell>]) -> Result<T, Own> {
+    let own = payload
+        .downcast_ref::<Raised>()
+        .is_some_and(|raised| delivered.iter().any(|receipt| raised.is_of(receipt)));
+    if own { Err(Own) } else { resume_unwind(payload) }
+}
+
+/// The exception of the outermost cancelled scope, if there is one.
+#[cold]
+pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised> {
+    let receipt = Arc::new(ReceiptCell::new());
+    let (why, at) = match owner.take_scope_call(&receipt) {
+        ScopeCall::Raise(reason) => reason,
+        ScopeCall::Visit(when) => {
+            if let Some(id) = ThreadId::current() {
+                driver::visit_at(id, when);
+            }
+            return None;
+        }
+        ScopeCall::Nothing => return None,
+    };
+    current::await_nudge(owner);
+    let _nobody_waits = receipt.advance(ReceiptState::Delivered);
+    current::note_delivered(&receipt);
+    let (value, name): (Box<dyn std::error::Error + Send>, _) = match why {
+        Why::Cancelled => (Box::new(Cancelled), std::any::type_name::<Cancelled>()),
+        Why::TimedOut => (Box::new(TimedOut), std::any::type_name::<TimedOut>()),
+    };
+    Some(Raised::new(value, name, None, at, rung(owner), Some(receipt)))
+}
