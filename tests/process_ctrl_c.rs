@@ -40,6 +40,16 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // Whoever runs the tests may ignore signals, as a shell does for what it starts in the background or under nohup.
+        let heed = || {
+            for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+                // SAFETY: the default action is no function.
+                unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }?;
+            }
+            Ok(())
+        };
+        // SAFETY: one system call for each signal, between fork and exec.
+        unsafe { command.pre_exec(heed) };
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap()).lines();
