@@ -37,7 +37,7 @@ use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, W
 use crate::raise::{Raise, perform};
 use crate::raised::{Raised, Rung};
 use crate::receipt::Receipt;
-use crate::runtime;
+use crate::{runtime, trace};
 
 /// A scope that has not been entered: get a [`handle`](Self::handle) for others, then [`run`](Self::run) it.
 ///
@@ -316,11 +316,16 @@ pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised>
         ScopeCall::Nothing => return None,
     };
     current::await_nudge(owner);
-    let _nobody_waits = receipt.advance(ReceiptState::Delivered);
-    current::note_delivered(&receipt);
     let (value, name): (Box<dyn std::error::Error + Send>, _) = match why {
         Why::Cancelled => (Box::new(Cancelled), std::any::type_name::<Cancelled>()),
         Why::TimedOut => (Box::new(TimedOut), std::any::type_name::<TimedOut>()),
     };
-    Some(Raised::new(value, name, None, at, rung(owner), Some(receipt)))
+    let rung = rung(owner);
+    if let Some(id) = ThreadId::current() {
+        trace::raise(id, &receipt, name);
+    }
+    let _nobody_waits = receipt.advance(ReceiptState::Delivered);
+    current::note_delivered(&receipt);
+    trace::delivered(&receipt, rung);
+    Some(Raised::new(value, name, None, at, rung, Some(receipt)))
 }

@@ -24,6 +24,7 @@ use crate::raised::Raised;
 use crate::region::Inside;
 use crate::runtime;
 use crate::safepoint::{ABANDONED, Moment, UNWOUND, take};
+use crate::trace;
 
 static POISON: Poison = Poison::new();
 
@@ -168,6 +169,7 @@ impl Call<'_> {
         let Some(owner) = current::owner() else {
             return Ok(f());
         };
+        let _span = trace::region(self.label);
         let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
         let at_once = self.times.abandon == Some(Duration::ZERO);
         let escape = Escape::new(facts, &self.modules, at_once, shim);
