@@ -14,6 +14,8 @@ mod detached;
 mod forced;
 #[cfg(throwto_forced)]
 mod forced_abandon;
+#[cfg(throwto_forced)]
+mod forced_limits;
 #[cfg(target_os = "linux")]
 mod forced_places;
 #[cfg(throwto_forced)]
