@@ -20,6 +20,7 @@ use crate::protocol::registry::{Full, Registry, ThreadId};
 use crate::protocol::slot::Entry;
 use crate::protocol::word::Kind;
 use crate::runtime;
+use crate::scope;
 use crate::trace;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
@@ -196,6 +197,7 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
         };
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
         CURRENT.set(record);
+        scope::begin_record();
     }
     Attachment {
         id,

@@ -167,11 +167,19 @@ impl std::fmt::Debug for Deadline {
 
 /// The limit that a body runs under, given to it by [`Deadline::run`]. Belongs to its thread.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// use throwto::time::Deadline;
 /// let _ = Deadline::NEVER.run(|limit| {
 ///     std::thread::scope(|s| s.spawn(|| limit.move_to(Deadline::NEVER)).join())
 /// });
+/// ```
+///
+/// Nor does it outlive the body:
+///
+/// ```compile_fail,E0521
+/// use throwto::time::Deadline;
+/// let mut kept = None;
+/// let _ = Deadline::NEVER.run(|limit| kept = Some(limit));
 /// ```
 pub struct Limit<'a> {
     open: &'a OpenScope,

@@ -173,6 +173,52 @@ fn a_raise_and_a_limit_at_once_are_each_met_once() {
     }
 }
 
+/// A limit or a scope inside the call is gone with the call: it raises no more, and those around it are in order.
+#[test]
+fn limits_inside_a_call_that_is_left_by_force_are_over_with_it() {
+    let body = || {
+        let call = abandoned("limits inside");
+        works_on(&call);
+        let spin = place("spin_o2");
+        let stage = Stage::new();
+        let mut left = 0;
+        for round in 0..20 {
+            let outer_passes = round % 2 == 0;
+            let (outer, inner) = if outer_passes {
+                (LIMIT_OF_CALLS, FOREVER)
+            } else {
+                (FOREVER, LIMIT_OF_CALLS)
+            };
+            let mut met = None;
+            let outcome = timeout(outer, || {
+                // SAFETY: the stage outlives the call, and what is in between owns nothing.
+                let end = unsafe { call.run_forced(|| timeout(inner, || timeout(FOREVER, || spin(&stage)))) };
+                let Err(CallError::Raised(raised)) = end else {
+                    panic!("nobody lets it go: {end:?}");
+                };
+                met = Some((
+                    raised.is::<TimedOut>(),
+                    raised.rung() == Rung::Abandon || raised.left().is_some(),
+                ));
+                if !outer_passes {
+                    assert!(safepoint().is_ok(), "a limit that is over raises no more");
+                }
+                Err::<(), _>(raised)
+            });
+            let (timed_out, by_force) = met.unwrap();
+            assert!(timed_out);
+            // What was the inner one's is converted by nobody.
+            assert_eq!(outcome.is_err(), outer_passes);
+            left += u32::from(by_force);
+            assert_eq!(clear_poison("limits inside"), by_force);
+            assert!(safepoint().is_ok() && !throwto::pending());
+        }
+        assert!(left > 0, "never left by force");
+        works_on(&call);
+    };
+    join(thread::spawn(body));
+}
+
 /// Each means that the ladder has, asked for by a limit.
 #[test]
 fn a_limit_passes_in_every_rung() {

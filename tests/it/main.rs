@@ -28,6 +28,8 @@ mod identity;
 #[cfg(throwto_ladder)]
 mod io;
 mod masks;
+#[cfg(target_os = "linux")]
+mod misnested;
 mod nudges;
 #[cfg(throwto_ladder)]
 mod process;
