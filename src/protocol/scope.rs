@@ -266,6 +266,11 @@ impl Owner {
         !lock(&self.record.slot).scopes.open.is_empty()
     }
 
+    /// Whether a scope raises.
+    pub(crate) fn scope_calls(self) -> bool {
+        lock(&self.record.slot).scopes.any_cancelled()
+    }
+
     /// The deadline of an open scope, and whether it raises.
     pub(crate) fn scope_state(self, id: ScopeId) -> Option<(u64, bool)> {
         let mut slot = lock(&self.record.slot);
