@@ -20,6 +20,7 @@ use crate::protocol::registry::{Full, Registry, ThreadId};
 use crate::protocol::slot::Entry;
 use crate::protocol::word::Kind;
 use crate::runtime;
+use crate::scope;
 use crate::trace;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
@@ -148,13 +149,13 @@ impl Drop for Attachment {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn attach() -> Result<Attachment, AttachError> {
-    let nested = MEMBERSHIP.with_borrow_mut(|membership| {
-        membership.as_mut().map(|m| {
+    let nested = MEMBERSHIP.try_with(|membership| {
+        membership.borrow_mut().as_mut().map(|m| {
             m.attachments += 1;
             m.id
         })
     });
-    if let Some(id) = nested {
+    if let Some(id) = nested.map_err(|_| AttachError::ThreadEnding)? {
         return Ok(Attachment {
             id,
             _thread: PhantomData,
@@ -196,6 +197,7 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
         };
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
         CURRENT.set(record);
+        scope::begin_record();
     }
     Attachment {
         id,

@@ -48,6 +48,12 @@ pub enum AttachError {
         /// The limit in force.
         limit: usize,
     },
+    /// The thread is past its thread-local variables: this is called by the destructor of one, or of what was raised in the
+    /// thread and never delivered.
+    #[error(
+        "this thread is ending, and its thread-local variables are gone; attach before, or on another thread"
+    )]
+    ThreadEnding,
     /// No memory for another thread's record.
     #[error("no memory for another thread's record")]
     OutOfMemory,

@@ -56,8 +56,13 @@
 //!
 //! [`threads`] and [`report()`] tell what every attached thread is doing, `signal::dump_on` prints that on a signal. With the
 //! feature `tracing` each raise is a row of events of target `throwto`, level `DEBUG`: `raise`, `nudge`, `rung`, `deliver`, then
-//! `caught` or `ended`, with thread, label of the foreign call, exception and `latency_us` since the raise; a raise that finds no target is
-//! `refused`, level `WARN`. All come from a thread of their own, so the global subscriber hears them, and nobody waits for it.
+//! `caught` or `ended`, with thread, label of the foreign call, exception and `latency_us` since the raise; a raise that finds no target or
+//! no open scope is `refused`, level `WARN`, and so is, level `DEBUG`, a raise that is taken back too late. What a time limit or a cancelled scope
+//! raises is raised anew by each safepoint: there its row begins. All come from a thread of their own, so the global subscriber hears
+//! them, and nobody waits for it; `lost`, level `WARN`, tells how many steps it was too slow for.
+//!
+//! At level `TRACE` each [`foreign::Call`] of an attached thread is a span, `region`, with `label` and `thread`, entered for the time of the
+//! call: what others log in there is seen to be in there. A span is the subscriber's work on the thread that makes the call.
 //!
 //! # Limits
 //!

@@ -283,19 +283,11 @@ impl<E: IntoException> Raise<E> {
     /// # Ok::<(), throwto::Cancelled>(())
     /// ```
     pub fn to_scope(self, scope: &ScopeHandle) -> Result<Receipt, RaiseError> {
-        let (id, scope) = scope.place().ok_or(RaiseError::ScopeNotOpen)?;
         let policy = self.policy();
         let exception = self.exception.into_exception();
-        let pushed = push(id, Some(scope), exception, policy, self.at);
-        let (posted, owed) = pushed.map_err(|_| RaiseError::ScopeNotOpen)?;
-        owed.perform();
-        let accepted = posted.accepted;
-        let receipt = posted.settle();
-        if accepted {
-            Ok(receipt)
-        } else {
-            Err(RaiseError::ScopeNotOpen)
-        }
+        let name = exception.type_name;
+        raise_in_scope(scope, exception, policy, self.at)
+            .ok_or_else(|| crate::trace::refused(name, RaiseError::ScopeNotOpen))
     }
 
     /// Raises in exactly one thread, or in none.
@@ -330,6 +322,21 @@ impl<E: IntoException> Raise<E> {
             .map(Posted::settle)
             .map_err(|error| crate::trace::refused(name, error))
     }
+}
+
+/// `None` if the scope is not open; the exception has been dropped.
+fn raise_in_scope(
+    scope: &ScopeHandle,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Option<Receipt> {
+    let (id, scope) = scope.place()?;
+    let (posted, owed) = push(id, Some(scope), exception, policy, at).ok()?;
+    owed.perform();
+    let accepted = posted.accepted;
+    let receipt = posted.settle();
+    accepted.then_some(receipt)
 }
 
 /// That generation is over; the exception has been dropped.
@@ -433,7 +440,10 @@ pub(crate) fn push(
     let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
         AfterPush::Ended(entry) => (false, Displaced::One(entry), Duty::Nothing),
-        AfterPush::Gone(_) => return Err(Gone),
+        AfterPush::Gone(_) => {
+            crate::trace::forget(&receipt);
+            return Err(Gone);
+        }
     };
     let posted = Posted {
         receipt: Receipt::new(id, receipt),

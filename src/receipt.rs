@@ -85,7 +85,10 @@ impl Receipt {
                 settle([entry], ReceiptState::Revoked);
                 true
             }
-            None => false,
+            None => {
+                crate::trace::too_late(self.target, &self.cell);
+                false
+            }
         }
     }
 }

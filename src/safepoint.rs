@@ -167,6 +167,12 @@ pub fn pending() -> bool {
     let Some(owner) = current::owner() else {
         return false;
     };
+    let attention = record.attention();
+    // A forked child has yet to look at the scopes that it is in.
+    let scope_only = !attention.has(Attention::PENDING) && !attention.has(Attention::STOPPED);
+    if scope_only && !owner.scope_calls() {
+        return false;
+    }
     let held = !level_allows(owner, Moment::Blocking);
     if !held {
         record.note_rung(POLLED);

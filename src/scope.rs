@@ -22,6 +22,7 @@
 //! It cannot tell a result from an exception that the body has put aside somewhere else; see [`Scope::run`].
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -37,13 +38,22 @@ use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, W
 use crate::raise::{Raise, perform};
 use crate::raised::{Raised, Rung};
 use crate::receipt::Receipt;
-use crate::runtime;
+use crate::{runtime, trace};
 
 /// A scope that has not been entered: get a [`handle`](Self::handle) for others, then [`run`](Self::run) it.
 ///
 /// What is addressed to a scope is delivered inside it or never. The exception of an outer scope passes through the inner
-/// ones: each converts only its own, by identity and not by type. Scopes cannot be ended in the wrong order, since they are
-/// closures. A new thread is in no scope.
+/// ones: each converts only its own, by identity and not by type. A new thread is in no scope.
+///
+/// Scopes cannot be ended in the wrong order, since they are closures, unless the thread changes stacks inside one (a
+/// coroutine) or a foreign function jumps out of it. Then the outer scope's end closes those inside it and panics with the places where
+/// both were begun. A scope is entered once:
+///
+/// ```compile_fail,E0382
+/// let (scope, _handle) = throwto::scope::Scope::new();
+/// let _once = scope.run(|| ());
+/// let _twice = scope.run(|| ());
+/// ```
 ///
 /// Cancelling is Trio's: level-triggered, a cancelled scope stays cancelled.
 ///
@@ -106,7 +116,8 @@ impl Scope {
     /// a value with something to drop counts as having come out, even if `f` has put it aside elsewhere.
     ///
     /// # Panics
-    /// If the thread cannot be attached ([`AttachError`](crate::AttachError)): call [`attach`](crate::attach) before where that may be.
+    /// If the thread cannot be attached ([`AttachError`](crate::AttachError)): call [`attach`](crate::attach) before where that may be. If
+    /// a scope inside this one was never ended; see [`Scope`].
     ///
     /// ```
     /// use throwto::{Cancelled, scope::Scope};
@@ -185,6 +196,40 @@ fn cancel(place: Place, at: &'static Location<'static>) {
     }
 }
 
+thread_local! {
+    /// The scope that this thread has begun last, in its present record.
+    static LATEST: Cell<ScopeId> = const { Cell::new(ScopeId::NONE) };
+}
+
+/// A moment in the thread's scopes.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark(ScopeId);
+
+impl Mark {
+    #[inline(always)]
+    pub(crate) fn now() -> Self {
+        Self(LATEST.get())
+    }
+
+    /// A call that was begun at this moment has been left by force, and with it the scopes inside it. Returns what they
+    /// had to raise, which is nobody's to convert any more.
+    #[cold]
+    pub(crate) fn close_inside(self, owner: Owner) -> Option<Why> {
+        if LATEST.get() == self.0 {
+            return None;
+        }
+        let (why, entries) = owner.close_after(self.0);
+        current::await_nudge(owner);
+        current::settle(entries, ReceiptState::TargetEnded);
+        why
+    }
+}
+
+/// The thread has a new record, whose scopes are counted anew.
+pub(crate) fn begin_record() {
+    LATEST.set(ScopeId::NONE);
+}
+
 /// Attaches the calling thread for a scope, unless it is attached: a scope without a record could not be reached. While a
 /// scope is open no attachment's end gives the record back.
 #[inline]
@@ -206,6 +251,7 @@ pub(crate) struct Own;
 pub(crate) struct OpenScope {
     owner: Owner,
     scope: ScopeId,
+    at: &'static Location<'static>,
 }
 
 impl OpenScope {
@@ -216,7 +262,8 @@ impl OpenScope {
         let begun = owner.begin_scope(deadline, now, at);
         promise(owner, &begun);
         let scope = begun.id;
-        Self { owner, scope }
+        LATEST.set(scope);
+        Self { owner, scope, at }
     }
 
     fn place(&self) -> Place {
@@ -249,7 +296,7 @@ impl OpenScope {
     pub(crate) fn run_with<T>(self, f: impl FnOnce(&Self) -> T) -> Result<T, Own> {
         // Unwind safety is the caller's, as for `catch`.
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&self)));
-        let delivered = self.end();
+        let delivered = self.end(outcome.is_ok());
         match outcome {
             Ok(result) if delivered.is_empty() => Ok(result),
             Ok(result) => came_out(result, &delivered),
@@ -257,20 +304,38 @@ impl OpenScope {
         }
     }
 
+    /// A body that has `returned` is told if scopes were not ended as closures are; a panic goes on.
     #[inline]
-    fn end(self) -> Vec<Arc<ReceiptCell>> {
+    fn end(self, returned: bool) -> Vec<Arc<ReceiptCell>> {
         match self.owner.end_scope(self.scope) {
-            Some(end) if end.await_nudge => self.end_raised(end),
+            Some(end) if end.await_nudge => self.end_raised(end, returned),
             Some(end) => end.delivered,
-            None => Vec::new(),
+            None => self.end_too_late(returned),
         }
     }
 
     #[cold]
-    fn end_raised(self, end: End) -> Vec<Arc<ReceiptCell>> {
+    fn end_raised(self, end: End, returned: bool) -> Vec<Arc<ReceiptCell>> {
         current::await_nudge(self.owner);
         current::settle(end.entries, ReceiptState::TargetEnded);
+        if let Some(inner) = end.left_open.filter(|_| returned) {
+            panic!(
+                "misnested scopes: the one begun at {} has ended before the one inside it, begun at {inner}, which was left by \
+                 a jump or is on another stack; both are over now",
+                self.at
+            );
+        }
         end.delivered
+    }
+
+    #[cold]
+    fn end_too_late(self, returned: bool) -> Vec<Arc<ReceiptCell>> {
+        assert!(
+            !returned,
+            "misnested scopes: the one begun at {} was over before its body was, since one around it had ended, which said so",
+            self.at
+        );
+        Vec::new()
     }
 }
 
@@ -316,11 +381,16 @@ pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised>
         ScopeCall::Nothing => return None,
     };
     current::await_nudge(owner);
-    let _nobody_waits = receipt.advance(ReceiptState::Delivered);
-    current::note_delivered(&receipt);
     let (value, name): (Box<dyn std::error::Error + Send>, _) = match why {
         Why::Cancelled => (Box::new(Cancelled), std::any::type_name::<Cancelled>()),
         Why::TimedOut => (Box::new(TimedOut), std::any::type_name::<TimedOut>()),
     };
-    Some(Raised::new(value, name, None, at, rung(owner), Some(receipt)))
+    let rung = rung(owner);
+    if let Some(id) = ThreadId::current() {
+        trace::raise(id, &receipt, name);
+    }
+    let _nobody_waits = receipt.advance(ReceiptState::Delivered);
+    current::note_delivered(&receipt);
+    trace::delivered(&receipt, rung);
+    Some(Raised::new(value, name, None, at, rung, Some(receipt)))
 }

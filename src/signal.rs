@@ -1,7 +1,7 @@
-//! Signals of the program as exceptions: Ctrl-C raised in a thread of your choice, and a look at all threads on demand.
+//! Signals of the program as exceptions: Ctrl-C raised in threads of your choice, and a look at all threads on demand.
 //!
 //! Owns: [`on`], [`on_termination`], [`dump_on`] and the background thread of each. Leaves to signal-hook the handler (these
-//! signals restart system calls, and need not break any), to `raise` the raising, which no handler may do, to
+//! signals restart system calls, and need not break any), to `signal::reach` the raising, which no handler may do, to
 //! `signal::presses` the counting, to `signal::terminal` the terminal.
 //!
 //! **Signal context:** no, everything is done on a thread of its own.
@@ -10,6 +10,7 @@
 //!   the subscription's thread, and what may block there has a time limit.
 
 mod presses;
+mod reach;
 mod terminal;
 
 use std::io::{self, Write};
@@ -22,15 +23,17 @@ use signal_hook::low_level::{emulate_default_handler, signal_name};
 use crate::exception::ExcType;
 use crate::platform::nudge;
 use crate::protocol::registry::ThreadId;
-use crate::raise::{Target, raise_all};
 use crate::runtime;
 use crate::status::info;
 
 use presses::{Press, Presses};
+pub use reach::Reach;
 use terminal::Terminal;
 
 /// Signals that somebody sends to end the program. Three of them that find no answer do end it.
 const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+/// How many threads a second press names.
+const NAMED: usize = 8;
 
 /// Listens to its signals until it is dropped.
 #[derive(Debug)]
@@ -40,7 +43,8 @@ pub struct Subscription {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Raises `exc` in every thread that matches `target` whenever the process gets `signal` (its number, `SIGINT` is 2).
+/// Raises `exc` in every thread that `reach` names whenever the process gets `signal` (its number, `SIGINT` is 2): in those that
+/// match a target, in a [`ThreadGroup`](crate::thread::ThreadGroup), or in a whole tree ([`Reach::tree`]).
 ///
 /// While the subscription lives the signal's default action, ending the process, is off; afterwards it stays off, as
 /// signal-hook has it. Several arrivals may count as one, and a pending exception of the same type is superseded. The
@@ -50,7 +54,7 @@ pub struct Subscription {
 ///
 /// 1. The first press raises.
 /// 2. A second, when a thread has not caught the first, or nobody is left to raise into, raises again: into the cleanup too, if
-///    that is what hangs. It tells on standard error where each target is stuck.
+///    that is what hangs. It tells on standard error where each thread is stuck that has not caught the first.
 /// 3. A third ends the process by the signal's default action, so that the parent process sees which signal it was. Before
 ///    that a terminal at standard input gets back the settings that it had when the subscription was made.
 ///
@@ -71,8 +75,8 @@ pub struct Subscription {
 /// assert!(worker.join().unwrap().unwrap_err().is::<Interrupted>());
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn on(signal: i32, target: impl Into<Target>, exc: ExcType) -> io::Result<Subscription> {
-    raise_on(&[signal], target.into(), exc)
+pub fn on(signal: i32, reach: impl Into<Reach>, exc: ExcType) -> io::Result<Subscription> {
+    raise_on(&[signal], reach.into(), exc)
 }
 
 /// As [`on`], for `SIGINT`, `SIGTERM` and `SIGHUP`, which are counted together.
@@ -86,16 +90,17 @@ pub fn on(signal: i32, target: impl Into<Target>, exc: ExcType) -> io::Result<Su
 /// ```
 /// use throwto::{ExcType, Stop, signal, thread};
 /// const SIGTERM: i32 = 15;
-/// let server = thread::spawn(|| thread::sleep(std::time::Duration::from_secs(3600)));
-/// let _asked_to_end = signal::on_termination(&server, ExcType::of::<Stop>())?;
+/// let servers = thread::ThreadGroup::named("servers");
+/// let server = servers.spawn(|| thread::sleep(std::time::Duration::from_secs(3600)));
+/// let _asked_to_end = signal::on_termination(&servers, ExcType::of::<Stop>())?;
 /// signal_hook::low_level::raise(SIGTERM)?;
 /// assert!(server.join().unwrap().unwrap_err().is::<Stop>());
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn on_termination(target: impl Into<Target>, exc: ExcType) -> io::Result<Subscription> {
+pub fn on_termination(reach: impl Into<Reach>, exc: ExcType) -> io::Result<Subscription> {
     let mut signals = vec![SIGINT, SIGTERM, SIGHUP];
     signals.retain(|&signal| !nudge::is_ignored(signal));
-    raise_on(&signals, target.into(), exc)
+    raise_on(&signals, reach.into(), exc)
 }
 
 /// Writes a [`report`](crate::report()) on standard error whenever the process gets `signal`, as the JVM does for `SIGQUIT`
@@ -119,25 +124,26 @@ pub fn dump_on(signal: i32) -> io::Result<Subscription> {
     })
 }
 
-fn raise_on(signals: &[i32], target: Target, exc: ExcType) -> io::Result<Subscription> {
+fn raise_on(signals: &[i32], reach: Reach, exc: ExcType) -> io::Result<Subscription> {
     let terminal = Terminal::now();
     let mut presses = Presses::new();
     listen(signals, move |signal| {
-        let there = target.resolve();
+        let there = reach.resolve();
         let ends = ENDING.contains(&signal);
+        let stuck = presses.unanswered(&there);
         let press = if ends { presses.count(&there) } else { Press::First };
         if press == Press::Third {
             terminal.restore();
             return emulate_default_handler(signal);
         }
-        let receipts = raise_all(target.clone(), exc);
+        let receipts = reach.raise(exc);
         if ends {
             presses.remember(receipts);
         }
         if press == Press::Second {
             // On a thread of its own: standard error may be what everybody is stuck in (I1).
             let telling = std::thread::Builder::new().name("throwto-telling".into());
-            drop(telling.spawn(move || tell(complaint(signal, &there))));
+            drop(telling.spawn(move || tell(complaint(signal, &stuck))));
         }
         Ok(())
     })
@@ -188,19 +194,23 @@ fn name_of(signal: i32) -> String {
     signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
-/// What a second press is told.
-fn complaint(signal: i32, there: &[ThreadId]) -> String {
+/// What a second press is told. `stuck` are those that have caught nothing of the first.
+fn complaint(signal: i32, stuck: &[ThreadId]) -> String {
     let mut told = format!("throwto: {} again", name_of(signal));
-    let stuck: Vec<String> = there
+    let places: Vec<String> = stuck
         .iter()
         .filter_map(|id| Some(info(*id)?.to_string()))
+        .take(NAMED)
         .collect();
-    match stuck.as_slice() {
+    match places.as_slice() {
         [] => told.push_str(", and nobody is there to raise it in"),
         _ => {
             told.push_str("; raised again in ");
-            told.push_str(&stuck.join(", "));
+            told.push_str(&places.join(", "));
         }
+    }
+    if stuck.len() > NAMED {
+        told.push_str(&format!(" and {} more", stuck.len() - NAMED));
     }
     told.push_str("; once more ends the process\n");
     told

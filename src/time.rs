@@ -29,7 +29,7 @@ use crate::scope::{OpenScope, Own, attached};
 ///
 /// Zero has passed at once: `f` runs up to its first safepoint. A limit too long for the clock never passes. For "none", a
 /// number of seconds, or a deadline to be moved, see [`Deadline`]. A limit belongs to its thread; threads that `f` starts
-/// have none.
+/// have none. Like std's locks it is not for signal handlers: see `docs/limitations.md`.
 ///
 /// # Errors
 /// [`TimedOut`] if the exception of this limit came out of `f`; [`Scope::run`](crate::scope::Scope::run) has the exact rule.
@@ -167,11 +167,19 @@ impl std::fmt::Debug for Deadline {
 
 /// The limit that a body runs under, given to it by [`Deadline::run`]. Belongs to its thread.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// use throwto::time::Deadline;
 /// let _ = Deadline::NEVER.run(|limit| {
 ///     std::thread::scope(|s| s.spawn(|| limit.move_to(Deadline::NEVER)).join())
 /// });
+/// ```
+///
+/// Nor does it outlive the body:
+///
+/// ```compile_fail,E0521
+/// use throwto::time::Deadline;
+/// let mut kept = None;
+/// let _ = Deadline::NEVER.run(|limit| kept = Some(limit));
 /// ```
 pub struct Limit<'a> {
     open: &'a OpenScope,

@@ -9,8 +9,12 @@
 //! raises, is raised into or climbs a ladder calls it: they leave a note in a bounded queue, without waiting, and the thread
 //! `throwto-trace` turns notes into events.
 //!
-//! - I1. Leaving a note takes no lock that is held while a subscriber runs. A full queue loses the note.
-//! - I2. In a forked child nothing is told: the thread is not there, and the queue may be in any state.
+//! - I1. Leaving a note takes no lock that is held while a subscriber runs. A full queue loses the note, and says so later.
+//! - I2. In the child of a process that has told anything nothing is told: the thread is not there, and the queue may be in
+//!   any state. Who has something to tell says first whose process it is: a child that is forked while the thread is being
+//!   started finds that said, and does not wait for the start.
+//!
+//! The spans of foreign calls are another matter: see `trace::region`.
 
 use crate::journal;
 use crate::platform::spot::Refused;
@@ -18,10 +22,16 @@ use crate::protocol::registry::ThreadId;
 use crate::raised::Rung;
 
 #[cfg(feature = "tracing")]
-pub(crate) use on::{advanced, delivered, raise, refused};
+mod region;
+
+#[cfg(feature = "tracing")]
+pub(crate) use {
+    on::{advanced, delivered, forget, raise, refused, too_late},
+    region::region,
+};
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{advanced, delivered, raise, refused};
+pub(crate) use off::{advanced, delivered, forget, raise, refused, region, too_late};
 
 /// A rung was tried on a thread.
 pub(crate) fn rung(id: ThreadId, rung: Rung, refused: Option<Refused>) {
@@ -32,13 +42,28 @@ pub(crate) fn rung(id: ThreadId, rung: Rung, refused: Option<Refused>) {
 
 #[cfg(not(feature = "tracing"))]
 mod off {
+    use std::sync::Arc;
+
     use crate::error::RaiseError;
     use crate::protocol::receipt::ReceiptCell;
     use crate::protocol::registry::ThreadId;
     use crate::raised::Rung;
 
+    pub(crate) struct InSpan;
+
     #[inline(always)]
-    pub(crate) fn raise(_id: ThreadId, _receipt: &ReceiptCell, _exception: &'static str) {}
+    pub(crate) fn region(_label: &'static str) -> InSpan {
+        InSpan
+    }
+
+    #[inline(always)]
+    pub(crate) fn raise(_id: ThreadId, _receipt: &Arc<ReceiptCell>, _exception: &'static str) {}
+
+    #[inline(always)]
+    pub(crate) fn forget(_receipt: &ReceiptCell) {}
+
+    #[inline(always)]
+    pub(crate) fn too_late(_id: ThreadId, _receipt: &ReceiptCell) {}
 
     #[inline(always)]
     pub(crate) fn refused(_exception: &'static str, error: RaiseError) -> RaiseError {
@@ -56,10 +81,11 @@ mod off {
 mod on {
     use std::collections::HashMap;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::OnceLock;
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+    use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
     use std::time::Instant;
 
+    use once_cell::race::OnceBox;
     use tracing::level_filters::LevelFilter;
     use tracing::{Level, debug, warn};
 
@@ -75,7 +101,7 @@ mod on {
     /// How many notes may wait.
     const ROOM: usize = 4096;
 
-    /// A receipt's address, which tells it from all others until its raise has come to an end.
+    /// A receipt's address, which tells it from all others as long as it lives.
     #[derive(Clone, Copy, PartialEq, Eq, Hash)]
     struct Key(usize);
 
@@ -86,8 +112,11 @@ mod on {
     }
 
     enum What {
-        Raise(Key, ThreadId, &'static str),
+        Raise(Arc<ReceiptCell>, ThreadId, &'static str),
+        /// Of a raise that was told of and has not taken place.
+        Forget(Key),
         Refused(&'static str, String),
+        TooLate(Key, ThreadId, ReceiptState),
         Rung(ThreadId, Rung, Option<spot::Refused>),
         Delivered(Key, Rung),
         Ended(Key, ReceiptState),
@@ -98,45 +127,67 @@ mod on {
         at: Instant,
     }
 
-    struct Queue {
-        notes: SyncSender<Note>,
-        /// The process that the telling thread is in.
-        process: u32,
-    }
+    /// The way to the telling thread; `None` if it could not be started.
+    type Queue = Option<SyncSender<Note>>;
 
-    static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
+    static QUEUE: OnceLock<Queue> = OnceLock::new();
+    /// The process that has told something. Set before the queue is, and nobody ever waits for it.
+    static HOME: OnceBox<u32> = OnceBox::new();
+    /// How many notes a full queue has lost and nobody has told of.
+    static LOST: Mutex<u64> = Mutex::new(0);
+
+    /// Whether this is the process that has told something, or nobody has told anything.
+    pub(super) fn at_home() -> bool {
+        let process = std::process::id();
+        *HOME.get_or_init(|| Box::new(process)) == process
+    }
 
     fn leave(what: What) {
         let note = Note {
             what,
             at: Instant::now(),
         };
-        // Waits at most for another thread that starts the telling one.
-        if let Some(queue) = QUEUE.get_or_init(start)
-            && queue.process == std::process::id()
+        if at_home()
+            && let Some(notes) = QUEUE.get_or_init(start)
+            && notes.try_send(note).is_err()
         {
-            // Full: the subscriber is slower than what it is told of.
-            let _lost = queue.notes.try_send(note);
+            // The subscriber is slower than what it is told of.
+            *lost() += 1;
         }
+    }
+
+    fn lost() -> MutexGuard<'static, u64> {
+        LOST.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wanted() -> bool {
         LevelFilter::current() >= Level::DEBUG
     }
 
-    fn start() -> Option<Queue> {
+    fn start() -> Queue {
         let (notes, told) = sync_channel(ROOM);
         let thread = std::thread::Builder::new().name("throwto-trace".into());
-        thread.spawn(move || tell(&told)).ok()?;
-        Some(Queue {
-            notes,
-            process: std::process::id(),
-        })
+        let started = thread.spawn(move || tell(&told)).is_ok();
+        started.then_some(notes)
     }
 
-    pub(crate) fn raise(id: ThreadId, receipt: &ReceiptCell, exception: &'static str) {
+    pub(crate) fn raise(id: ThreadId, receipt: &Arc<ReceiptCell>, exception: &'static str) {
         if wanted() {
-            leave(What::Raise(Key::of(receipt), id, exception));
+            leave(What::Raise(Arc::clone(receipt), id, exception));
+        }
+    }
+
+    /// It did not take place: its target's id was an old one.
+    pub(crate) fn forget(receipt: &ReceiptCell) {
+        if wanted() {
+            leave(What::Forget(Key::of(receipt)));
+        }
+    }
+
+    /// Somebody wanted to take it back.
+    pub(crate) fn too_late(id: ThreadId, receipt: &ReceiptCell) {
+        if wanted() {
+            leave(What::TooLate(Key::of(receipt), id, receipt.state()));
         }
     }
 
@@ -169,6 +220,8 @@ mod on {
 
     /// A raise that has not come to its end.
     struct Open {
+        /// Keeps the key from meaning another one, should its end be lost.
+        receipt: Arc<ReceiptCell>,
         id: ThreadId,
         exception: &'static str,
         label: Option<&'static str>,
@@ -179,6 +232,13 @@ mod on {
         nudge::block_all();
         let mut open = HashMap::new();
         for note in notes {
+            let lost = std::mem::take(&mut *lost());
+            if lost > 0 {
+                // The ends of some raises, too.
+                open.retain(|_, raise: &mut Open| !raise.receipt.state().is_final());
+                let told = catch_unwind(|| warn!(target: "throwto", notes = lost, "lost"));
+                drop(told);
+            }
             // A subscriber that panics loses this one.
             let told = catch_unwind(AssertUnwindSafe(|| event(note, &mut open)));
             if let Err(panic) = told {
@@ -191,8 +251,10 @@ mod on {
         let at = note.at;
         let latency = |raise: &Open| at.saturating_duration_since(raise.since).as_micros() as u64;
         match note.what {
-            What::Raise(key, id, exception) => {
+            What::Raise(receipt, id, exception) => {
+                let key = Key::of(&receipt);
                 let raise = Open {
+                    receipt,
                     id,
                     exception,
                     label: label(id),
@@ -200,6 +262,12 @@ mod on {
                 };
                 debug!(target: "throwto", thread = %id, name = name(id), label = raise.label, exception, "raise");
                 open.insert(key, raise);
+            }
+            What::Forget(key) => drop(open.remove(&key)),
+            What::TooLate(key, id, state) => {
+                let exception = open.get(&key).map(|raise| raise.exception);
+                let why = "taken back too late";
+                debug!(target: "throwto", thread = %id, name = name(id), exception, why, state = ?state, "refused");
             }
             What::Refused(exception, why) => warn!(target: "throwto", exception, why, "refused"),
             What::Rung(id, rung, refused) => {
@@ -213,10 +281,10 @@ mod on {
             }
             What::Delivered(key, rung) => {
                 if let Some(raise) = open.get(&key) {
+                    let latency_us = latency(raise);
                     let Open {
                         id, exception, label, ..
                     } = raise;
-                    let latency_us = latency(raise);
                     debug!(target: "throwto", thread = %id, label, exception, rung = %rung, latency_us, "deliver");
                 }
             }

@@ -17,7 +17,7 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
-use throwto::thread::Builder;
+use throwto::thread::{Builder, ThreadGroup};
 use throwto::{ExcType, Interrupted, Stop, foreign, signal, thread, uninterruptible};
 
 use stage::*;
@@ -388,5 +388,143 @@ fn a_dump_shows_every_thread_and_harms_none() {
     }
     program.child.stdin.take().unwrap().write_all(b"x").unwrap();
     program.hear("unharmed");
+    assert!(program.end().success());
+}
+
+#[test]
+fn a_press_reaches_every_thread_of_a_group_also_those_that_came_later() {
+    let name = "a_press_reaches_every_thread_of_a_group_also_those_that_came_later";
+    if plays(name) {
+        let group = ThreadGroup::named("servers");
+        let _term = signal::on_termination(&group, ExcType::of::<Stop>()).unwrap();
+        let bystander = thread::spawn(|| thread::sleep(FOREVER));
+        let asleep = group.spawn(|| thread::sleep(FOREVER));
+        let reads = group.spawn(|| breakable_call(&std::io::stdin()));
+        let parent = group.spawn(|| {
+            let child = thread::spawn(thread::park);
+            let child = [thread::sleep(FOREVER), uninterruptible(|_| child.join()).unwrap()];
+            child
+                .into_iter()
+                .all(|end| end.is_err_and(|raised| raised.is::<Stop>()))
+        });
+        until("all four", || group.threads().len() == 4);
+        until_waiting(asleep.id());
+        until_blocked(reads.id(), "read(");
+        say("ready");
+        assert!(join(asleep).unwrap_err().is::<Stop>());
+        assert!(join(reads).is_err() && join(parent));
+        assert!(group.is_empty() && bystander.is_alive());
+        bystander.raise(Stop).unwrap();
+        join(bystander).unwrap_err();
+        return say("all ended");
+    }
+    let mut program = Program::start(name, |_| {});
+    program.press(Signal::SIGHUP);
+    program.hear("all ended");
+    assert!(program.end().success());
+}
+
+fn breakable_call(fd: &impl std::os::fd::AsRawFd) -> Result<usize, i32> {
+    with_fail(foreign::Call::new("read"), true)
+        .run(|| breakable_read(fd))
+        .unwrap_or(Err(0))
+}
+
+#[test]
+fn presses_add_up_while_one_thread_of_a_group_has_not_caught() {
+    let name = "presses_add_up_while_one_thread_of_a_group_has_not_caught";
+    if plays(name) {
+        let group = ThreadGroup::new();
+        let polite = Builder::new().name("polite".into()).group(&group);
+        let caught = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = std::sync::Arc::clone(&caught);
+        let catches = move || loop {
+            drop(thread::sleep(FOREVER));
+            seen.store(true, std::sync::atomic::Ordering::SeqCst);
+        };
+        let _polite = polite.spawn(catches).unwrap();
+        let deaf = Builder::new().name("deaf".into()).group(&group);
+        let deaf = deaf
+            .spawn(|| uninterruptible(|_| std::thread::sleep(FOREVER)))
+            .unwrap();
+        until("deaf", || {
+            info(deaf.id()).is_some_and(|t| t.mask == throwto::MaskState::Uninterruptible)
+        });
+        let _term = signal::on_termination(&group, ExcType::of::<Interrupted>()).unwrap();
+        say("ready");
+        until_pending(&deaf);
+        until("caught", || caught.load(std::sync::atomic::Ordering::SeqCst));
+        say("pending");
+        return join(deaf);
+    }
+    let mut program = Program::start(name, |_| {});
+    program.press(Signal::SIGTERM);
+    program.hear("pending");
+    program.press(Signal::SIGTERM);
+    let told = program.complains("SIGTERM again");
+    assert!(
+        told.contains("\"deaf\"") && !told.contains("\"polite\"") && told.contains("once more ends"),
+        "{told}"
+    );
+    program.press(Signal::SIGTERM);
+    assert_eq!(program.end().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn presses_that_a_whole_group_catches_never_end_the_process() {
+    let name = "presses_that_a_whole_group_catches_never_end_the_process";
+    if plays(name) {
+        let group = ThreadGroup::new();
+        let _ctrl_c = signal::on(libc::SIGINT, &group, ExcType::of::<Interrupted>()).unwrap();
+        let caught = std::sync::Arc::new(std::sync::Barrier::new(3));
+        let workers = [(); 3].map(|()| {
+            let caught = std::sync::Arc::clone(&caught);
+            group.spawn(move || {
+                for _ in 0..5 {
+                    thread::sleep(FOREVER).unwrap_err();
+                    if caught.wait().is_leader() {
+                        say("caught");
+                    }
+                }
+            })
+        });
+        say("ready");
+        workers.into_iter().for_each(join);
+        return say("all ended");
+    }
+    let mut program = Program::start(name, |_| {});
+    for _ in 0..5 {
+        program.press(Signal::SIGINT);
+        program.hear("caught");
+    }
+    program.hear("all ended");
+    assert!(program.end().success());
+}
+
+#[test]
+fn a_press_reaches_a_tree_and_nobody_beside_it() {
+    let name = "a_press_reaches_a_tree_and_nobody_beside_it";
+    if plays(name) {
+        let root = Builder::new().name("root".into()).spawn(|| {
+            let child = thread::spawn(|| {
+                let below = thread::spawn(|| thread::sleep(FOREVER).unwrap_err().is::<Stop>());
+                let mine = thread::sleep(FOREVER).unwrap_err().is::<Stop>();
+                uninterruptible(|_| below.join()).unwrap() && mine
+            });
+            let mine = thread::sleep(FOREVER).unwrap_err().is::<Stop>();
+            uninterruptible(|_| child.join()).unwrap() && mine
+        });
+        let root = root.unwrap();
+        let beside = thread::spawn(|| thread::sleep(FOREVER));
+        until("four threads", || throwto::threads().len() == 4);
+        // A name, so that the tree is found at each press.
+        let _term = signal::on(libc::SIGTERM, signal::Reach::tree("root"), ExcType::of::<Stop>()).unwrap();
+        say("ready");
+        assert!(join(root) && beside.is_alive());
+        return say("the tree has ended");
+    }
+    let mut program = Program::start(name, |_| {});
+    program.press(Signal::SIGTERM);
+    program.hear("the tree has ended");
     assert!(program.end().success());
 }

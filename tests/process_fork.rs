@@ -4,66 +4,21 @@
 //! as well, and a child that is forked at that moment can start none (docs/limitations.md). A child tells by its exit
 //! status what it found; a child that hangs is killed and fails the test.
 
+#[path = "it/child.rs"]
+mod child;
 #[path = "it/stage.rs"]
 mod stage;
 
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
 use throwto::os::OsTid;
 use throwto::{
     Interrupted, Raise, RaiseError, ReceiptState, Stop, ThreadId, attach, foreign, raise_exc, thread,
 };
 
+use child::*;
 use stage::*;
-
-/// Runs `child` in a forked process, where it must return `Ok` in time.
-#[track_caller]
-fn in_child(child: impl FnOnce() -> Result<(), String>) {
-    // SAFETY: the child runs tests, which allocate: glibc holds its own locks over a fork.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            // A child that hangs beside a parent that was killed would hang for ever.
-            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
-            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-            let code = match told {
-                Ok(Ok(())) => 0,
-                Ok(Err(what)) => {
-                    let _ = writeln!(std::io::stderr(), "child: {what}");
-                    1
-                }
-                Err(_) => 2,
-            };
-            // SAFETY: ends the child without running anything that belongs to the parent.
-            unsafe { libc::_exit(code) }
-        }
-        ForkResult::Parent { child } => {
-            let deadline = Instant::now() + LIMIT;
-            loop {
-                match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
-                    WaitStatus::StillAlive if Instant::now() < deadline => {
-                        std::thread::sleep(std::time::Duration::from_micros(200));
-                    }
-                    WaitStatus::StillAlive => {
-                        kill(child, Signal::SIGKILL).unwrap();
-                        waitpid(child, None).unwrap();
-                        panic!("the child hangs");
-                    }
-                    status => break assert_eq!(status, WaitStatus::Exited(child, 0)),
-                }
-            }
-        }
-    }
-}
-
-fn check(what: &str, holds: bool) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what.into()) }
-}
 
 #[test]
 fn a_child_holds_itself_alone_with_an_empty_queue() {
@@ -348,4 +303,220 @@ fn a_child_keeps_the_limits_that_it_is_in_and_only_those() {
 
 fn join_one() -> Result<(), String> {
     check("a thread of the child ends", join(thread::spawn(|| 5)) == 5)
+}
+
+/// All that may be going on at once: limits and scopes in each other, raises pending for the thread and for a scope, a driver with
+/// deadlines and a ladder to climb, a journal that is being kept.
+#[test]
+fn a_fork_amid_limits_scopes_pending_raises_a_ladder_and_a_journal() {
+    in_own_process(
+        "a_fork_amid_limits_scopes_pending_raises_a_ladder_and_a_journal",
+        forks_amid_limits,
+    );
+}
+
+fn forks_amid_limits() {
+    let attachment = attach().unwrap();
+    let me = attachment.id();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let stubborn = thread::spawn(move || foreign::call(|| stubborn_read(&reader)));
+    until_blocked(stubborn.id(), "read(");
+    let stubborn_id = stubborn.id();
+    let until_dead = std::thread::spawn(move || {
+        let for_ever = throwto::Retry {
+            every: std::time::Duration::from_millis(1),
+            give_up_after: FOREVER,
+        };
+        throwto::raise_until_dead(stubborn_id, throwto::ExcType::of::<Stop>(), for_ever).is_ok()
+    });
+    until("the ladder is climbed", || throwto::stats().renudges > 2);
+    let soon = std::time::Duration::from_millis(500);
+    let (scope, handle) = throwto::scope::Scope::new();
+    let (cancelled, cancel) = throwto::scope::Scope::new();
+    let outcome = throwto::time::timeout(soon, || {
+        scope.run(|| {
+            let for_scope = throwto::uninterruptible(|_| handle.raise(Interrupted)).unwrap();
+            let for_thread = raise_exc(me, Stop).unwrap();
+            for round in 0..20 {
+                in_child(|| {
+                    // On a slow machine the limit has passed by now: that is all there may be.
+                    let met = throwto::safepoint().err();
+                    let met = met.is_none_or(|raised| raised.is::<throwto::TimedOut>());
+                    check("nothing pending", met)?;
+                    check("theirs", !for_scope.revoke() && !for_thread.revoke())?;
+                    // The scope is open here too, and takes what is raised here.
+                    let mine = handle.raise(Stop).map_err(|e| e.to_string())?;
+                    check(
+                        "in the scope",
+                        throwto::safepoint().is_err_and(|raised| raised.is::<Stop>()),
+                    )?;
+                    check("caught", mine.state() == ReceiptState::Caught)?;
+                    check(
+                        "not here",
+                        !throwto::threads().iter().any(|t| t.id == stubborn_id),
+                    )?;
+                    if round < 19 {
+                        return Ok(());
+                    }
+                    // The limit around all passes in the child as well.
+                    let raised = thread::sleep(FOREVER).unwrap_err();
+                    check("the limit", raised.is::<throwto::TimedOut>())?;
+                    // A shield has work done under a limit that has passed.
+                    throwto::shield(FOREVER, everything_works)
+                });
+            }
+            let met = [(); 2].map(|()| throwto::safepoint().unwrap_err());
+            assert_eq!(for_scope.state(), ReceiptState::Delivered);
+            assert_eq!(for_thread.state(), ReceiptState::Delivered);
+            met.iter()
+                .all(|raised| raised.is::<Stop>() || raised.is::<Interrupted>())
+        })
+    });
+    assert_eq!(outcome, Ok(Ok(true)), "the parent has its own");
+    // A scope that was cancelled before the fork is cancelled in the child.
+    cancel.cancel();
+    let ended = cancelled.run(|| {
+        in_child(|| {
+            let raised = throwto::safepoint().map_err(drop).err();
+            check("cancelled", raised.is_some() && throwto::pending())
+        });
+    });
+    assert!(ended.is_ok() && throwto::safepoint().is_ok());
+    drop(writer);
+    let (read, _) = join(stubborn).unwrap();
+    assert_eq!(read, Ok(0));
+    assert!(until_dead.join().unwrap());
+}
+
+/// What a program is started with: its blocked, ignored and caught signals, as the kernel prints them.
+fn signals_of(status: &str) -> Vec<String> {
+    let lines = status.lines().filter(|line| {
+        ["SigPnd:", "SigBlk:", "SigIgn:", "SigCgt:"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    });
+    lines.map(str::to_owned).collect()
+}
+
+fn started() -> Vec<String> {
+    let mut cat = std::process::Command::new("/bin/cat");
+    let output = cat.arg("/proc/self/status").output().unwrap();
+    assert!(output.status.success());
+    signals_of(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// The same by `execve` alone, which resets nothing but handlers.
+fn replaced() -> Vec<String> {
+    let (mut told, tell) = std::io::pipe().unwrap();
+    // SAFETY: the child makes two system calls.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            // SAFETY: descriptors that are open.
+            unsafe { libc::dup2(tell.as_raw_fd(), 1) };
+            let words = [
+                c"/bin/cat".as_ptr(),
+                c"/proc/self/status".as_ptr(),
+                std::ptr::null(),
+            ];
+            // SAFETY: strings that end, and an array that does.
+            unsafe { libc::execv(words[0], words.as_ptr()) };
+            // SAFETY: ends the child without running anything that belongs to the parent.
+            unsafe { libc::_exit(1) }
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            drop(tell);
+            let mut status = String::new();
+            std::io::Read::read_to_string(&mut told, &mut status).unwrap();
+            nix::sys::wait::waitpid(child, None).unwrap();
+            signals_of(&status)
+        }
+    }
+}
+
+#[test]
+fn programs_are_started_with_the_signals_that_they_would_have_without_us() {
+    in_own_process(
+        "programs_are_started_with_the_signals_that_they_would_have_without_us",
+        || {
+            let (plain_start, plain_exec) = (started(), replaced());
+            assert_eq!(plain_start.len(), 4);
+            everything_works().unwrap();
+            let from_attached = || {
+                // Raised into, by a nudge too, and with an exception pending.
+                let me = ThreadId::current().unwrap();
+                let (reader, _writer) = std::io::pipe().unwrap();
+                let other = thread::spawn(move || {
+                    until_blocked(me, "read(");
+                    raise_exc(me, Interrupted).map(drop)
+                });
+                assert!(foreign::Call::new("read").try_run(|| raw_read(&reader)).is_err());
+                throwto::uninterruptible(|_| other.join()).unwrap().unwrap();
+                throwto::uninterruptible(|_| raise_exc(me, Stop)).unwrap();
+                throwto::uninterruptible(|_| (started(), replaced()))
+            };
+            assert_eq!(
+                join(thread::spawn(from_attached)),
+                (plain_start.clone(), plain_exec)
+            );
+        },
+    );
+}
+
+/// A call of the program's own library that polls must not be told to give up because its process is a child.
+#[test]
+fn nothing_is_pending_in_a_child_inside_a_limit() {
+    in_own_process("nothing_is_pending_in_a_child_inside_a_limit", || {
+        let outcome = throwto::time::timeout(FOREVER, || {
+            in_child(|| check("before its first safepoint", !throwto::pending()));
+        });
+        assert!(outcome.is_ok());
+    });
+}
+
+/// `daemon(3)` forks and lets the parent end; a daemon that forks once more is no session leader.
+#[test]
+fn a_daemon_can_do_everything_and_its_limits_pass() {
+    in_own_process("a_daemon_can_do_everything_and_its_limits_pass", || {
+        let _attachment = attach().unwrap();
+        everything_works().unwrap();
+        for again in [false, true] {
+            let (mut told, mut tell) = std::io::pipe().unwrap();
+            let soon = std::time::Duration::from_millis(50);
+            let limited = throwto::time::timeout(soon, || {
+                // `daemon` ends the process that calls it, so that is a child.
+                in_child(|| {
+                    raise_exc(ThreadId::current().unwrap(), Stop).map_err(|e| e.to_string())?;
+                    // SAFETY: keeps the directory and the standard streams.
+                    check("a daemon", unsafe { libc::daemon(1, 1) } == 0)?;
+                    let as_daemon = || {
+                        check(
+                            "nothing pending but the limit",
+                            !throwto::safepoint().is_err_and(|r| r.is::<Stop>()),
+                        )?;
+                        let raised = thread::sleep(FOREVER).unwrap_err();
+                        check("the limit passes", raised.is::<throwto::TimedOut>())?;
+                        throwto::shield(FOREVER, everything_works)
+                    };
+                    let end = match if again { daemon_again() } else { true } {
+                        true => as_daemon(),
+                        // The first of the two has nothing more to do.
+                        false => return Ok(()),
+                    };
+                    let told = end.err().unwrap_or_else(|| "well".into());
+                    std::io::Write::write_all(&mut tell, told.as_bytes()).map_err(|e| e.to_string())
+                });
+                drop(tell);
+                let mut said = String::new();
+                std::io::Read::read_to_string(&mut told, &mut said).unwrap();
+                said
+            });
+            assert_eq!(limited.as_deref(), Ok("well"), "again: {again}");
+        }
+    });
+}
+
+/// Whether this is the second daemon.
+fn daemon_again() -> bool {
+    // SAFETY: the child goes on as its parent would.
+    unsafe { nix::unistd::fork() }.unwrap().is_child()
 }

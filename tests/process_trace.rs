@@ -1,24 +1,42 @@
-//! The feature `tracing`: every step of a raise is an event. A process of its own, since the subscriber is the process's.
+//! The feature `tracing`: every step of a raise is an event, every labelled call a span. A process of its own, since the
+//! subscriber is the process's.
 
+#[path = "it/child.rs"]
+mod child;
 #[path = "it/stage.rs"]
 mod stage;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{PipeWriter, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use throwto::foreign::{Call, CallError};
+use throwto::scope::Scope;
 use throwto::thread::Builder;
-use throwto::{Interrupted, ReceiptState, Stop, mask, raise_exc, thread};
+use throwto::{Interrupted, ReceiptState, Stop, ThreadId, ThreadState, TimedOut, mask, raise_exc, thread};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 
+use child::*;
 use stage::*;
 
 static HEARD: Mutex<Vec<Heard>> = Mutex::new(Vec::new());
+/// What became of spans: a verb, the span's fields, who did it and in what state that thread was.
+static SPANS: Mutex<Vec<Step>> = Mutex::new(Vec::new());
 /// A lock that the subscriber takes, as one that writes to a file does.
 static WRITER: Mutex<()> = Mutex::new(());
+
+#[derive(Clone, Debug)]
+struct Step {
+    verb: &'static str,
+    span: Heard,
+    by: Option<ThreadId>,
+    state: Option<ThreadState>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Heard(HashMap<&'static str, String>);
@@ -35,15 +53,48 @@ impl Heard {
     }
 }
 
+/// Of the spans, it wants those of calls that are labelled so.
 struct Listener;
+
+static NEXT_SPAN: AtomicU64 = AtomicU64::new(1);
+static OPEN: Mutex<Vec<(u64, Heard)>> = Mutex::new(Vec::new());
+
+impl Listener {
+    fn step(&self, verb: &'static str, id: &Id) {
+        let open = OPEN.lock().unwrap();
+        let span = open.iter().find(|(number, _)| *number == id.into_u64());
+        let span = span.unwrap().1.clone();
+        drop(open);
+        let by = ThreadId::current();
+        let state = by.and_then(info).map(|t| t.state);
+        let explosive = span.says("label", "explosive") && verb == "enter";
+        let own = Call::new("the subscriber's own").run(|| 5);
+        assert_eq!(own.ok(), Some(5));
+        SPANS.lock().unwrap().push(Step {
+            verb,
+            span,
+            by,
+            state,
+        });
+        assert!(!explosive, "a subscriber that panics");
+    }
+}
 
 impl Subscriber for Listener {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        assert_eq!(
+            (span.metadata().target(), span.metadata().level()),
+            ("throwto", &Level::TRACE)
+        );
+        let mut heard = Heard::default();
+        span.record(&mut heard);
+        let number = NEXT_SPAN.fetch_add(1, Ordering::SeqCst);
+        OPEN.lock().unwrap().push((number, heard));
+        Id::from_u64(number)
     }
 
     fn record(&self, _: &Id, _: &Record<'_>) {}
@@ -60,9 +111,18 @@ impl Subscriber for Listener {
         assert!(!explosive, "a subscriber that panics");
     }
 
-    fn enter(&self, _: &Id) {}
+    fn enter(&self, id: &Id) {
+        self.step("enter", id);
+    }
 
-    fn exit(&self, _: &Id) {}
+    fn exit(&self, id: &Id) {
+        self.step("exit", id);
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        self.step("close", &id);
+        true
+    }
 }
 
 #[derive(Debug, Default)]
@@ -88,12 +148,23 @@ fn until_heard(fields: &[(&str, &str)]) -> Heard {
     find().unwrap()
 }
 
-/// One test: the subscriber is set once.
+/// One test for all that the process's subscriber hears: it is set once.
 #[test]
-fn every_step_of_a_raise_is_an_event() {
-    tracing::subscriber::set_global_default(Listener).unwrap();
-    let interrupted = std::any::type_name::<Interrupted>();
+fn every_step_of_a_raise_is_an_event_and_every_labelled_call_a_span() {
+    in_own_process(
+        "every_step_of_a_raise_is_an_event_and_every_labelled_call_a_span",
+        || {
+            tracing::subscriber::set_global_default(Listener).unwrap();
+            every_step_is_an_event();
+            what_is_refused_is_an_event();
+            a_labelled_call_is_a_span_of_its_thread();
+            a_full_queue_loses_the_newest_and_says_how_many();
+        },
+    );
+}
 
+fn every_step_is_an_event() {
+    let interrupted = std::any::type_name::<Interrupted>();
     let (reader, _writer) = std::io::pipe().unwrap();
     let body = move || {
         let read = with_fail(Call::new("slow read"), true);
@@ -136,7 +207,7 @@ fn every_step_of_a_raise_is_an_event() {
     until_heard(&[("message", "nudge"), ("thread", &id), ("label", "deaf read")]);
     assert!(receipt.revoke());
     until_heard(&[("message", "ended"), ("thread", &id), ("state", "Revoked")]);
-    std::io::Write::write_all(&mut writer, b"x").unwrap();
+    writer.write_all(b"x").unwrap();
     assert_eq!(join(deaf).unwrap(), Ok(1));
 
     raise_exc("nobody", Stop).unwrap_err();
@@ -156,4 +227,192 @@ fn every_step_of_a_raise_is_an_event() {
     ]);
     raise_exc("nobody", Interrupted).unwrap_err();
     until_heard(&[("message", "refused"), ("exception", interrupted)]);
+}
+
+fn what_is_refused_is_an_event() {
+    // A raise into a scope that is over.
+    let (scope, handle) = Scope::new();
+    scope.run(|| ()).unwrap();
+    handle.raise(Numbered::new(&Ledger::new())).unwrap_err();
+    let refused = until_heard(&[
+        ("message", "refused"),
+        ("exception", std::any::type_name::<Numbered>()),
+    ]);
+    assert!(refused.0["why"].contains("scope"), "{refused:?}");
+
+    // One that comes while it is open, and its end.
+    let (scope, handle) = Scope::new();
+    let receipt = scope
+        .run(|| handle.raise(Other::new(&Ledger::new())).unwrap())
+        .unwrap();
+    assert_eq!(receipt.state(), ReceiptState::TargetEnded);
+    until_heard(&[
+        ("message", "ended"),
+        ("exception", std::any::type_name::<Other>()),
+        ("state", "TargetEnded"),
+    ]);
+
+    // A raise that is taken back too late.
+    let worker = thread::spawn(|| thread::sleep(FOREVER).is_err());
+    let id = worker.id().to_string();
+    let receipt = worker.raise(Stop).unwrap();
+    assert_eq!(fate(&receipt), ReceiptState::Caught);
+    assert!(!receipt.revoke());
+    until_heard(&[("message", "refused"), ("thread", &id), ("state", "Caught")]);
+    join(worker);
+
+    // A limit that passes.
+    let limited =
+        thread::spawn(|| throwto::time::timeout(Duration::from_millis(1), || thread::sleep(FOREVER)));
+    let id = limited.id().to_string();
+    join(limited).unwrap_err();
+    let timed_out = std::any::type_name::<TimedOut>();
+    for message in ["raise", "deliver", "caught"] {
+        until_heard(&[("message", message), ("thread", &id), ("exception", timed_out)]);
+    }
+}
+
+/// The steps of the spans with this label, which are over.
+#[track_caller]
+fn steps_of(label: &str) -> Vec<&'static str> {
+    let steps = SPANS.lock().unwrap();
+    let steps: Vec<&Step> = steps
+        .iter()
+        .filter(|step| step.span.says("label", label))
+        .collect();
+    for step in &steps {
+        let by = step.by.unwrap();
+        assert!(step.span.says("thread", &by.to_string()), "{step:?}");
+        assert_eq!(
+            step.state,
+            Some(ThreadState::Running),
+            "outside the region: {step:?}"
+        );
+    }
+    steps.iter().map(|step| step.verb).collect()
+}
+
+fn a_labelled_call_is_a_span_of_its_thread() {
+    const ONE: [&str; 3] = ["enter", "exit", "close"];
+    let body = || {
+        // In the call the span is entered.
+        let inside = Call::new("spanned").run(|| (steps_of("spanned"), info(ThreadId::current().unwrap())));
+        let (steps, me) = inside.unwrap();
+        assert_eq!((steps, me.unwrap().state), (vec!["enter"], ThreadState::Foreign));
+        assert_eq!(steps_of("spanned"), ONE);
+
+        let panics = || Call::new("panics").run(|| panic!("out of a call"));
+        std::panic::catch_unwind(panics).map(drop).unwrap_err();
+        assert_eq!(steps_of("panics"), ONE);
+
+        raise_exc(ThreadId::current().unwrap(), Stop).unwrap();
+        Call::new("raised before").run(|| unreachable!()).unwrap_err();
+        assert_eq!(steps_of("raised before"), ONE);
+
+        // SAFETY: no forced rung is allowed.
+        let forced = unsafe { Call::new("forced").run_forced(|| 7) };
+        assert!(matches!(forced, Ok(7)) && steps_of("forced") == ONE);
+
+        // What a subscriber does is its own affair: panics, and foreign calls.
+        assert_eq!(Call::new("explosive").run(|| 6).ok(), Some(6));
+        assert_eq!(steps_of("explosive")[0], "enter");
+        assert!(steps_of("the subscriber's own").is_empty());
+        assert_eq!(Call::new("afterwards").run(|| 8).ok(), Some(8));
+        assert_eq!(steps_of("afterwards"), ONE);
+    };
+    join(thread::spawn(body));
+    // A thread that is not attached is in no region.
+    assert_eq!(Call::new("unattached").run(|| 9).ok(), Some(9));
+    assert!(steps_of("unattached").is_empty());
+}
+
+fn a_full_queue_loses_the_newest_and_says_how_many() {
+    const MANY: usize = 20_000;
+    let heard = || {
+        let heard = HEARD.lock().unwrap();
+        let count = |says: &dyn Fn(&Heard) -> bool| heard.iter().filter(|event| says(event)).count();
+        let exploded = count(&|event| event.says("exception", std::any::type_name::<Numbered>()));
+        let lost = heard.iter().filter(|event| event.says("message", "lost"));
+        let lost: usize = lost.map(|event| event.0["notes"].parse::<usize>().unwrap()).sum();
+        (exploded, lost)
+    };
+    let (before, lost_before) = heard();
+    assert_eq!(lost_before, 0);
+    let ledger = Ledger::new();
+    let held = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+    // Nobody waits for the subscriber, however many these are.
+    for _ in 0..MANY {
+        raise_exc("nobody", Numbered::new(&ledger)).unwrap_err();
+    }
+    drop(held);
+    until("all are told, or told to be lost", || {
+        // The next note brings the number of those that were lost.
+        raise_exc("nobody", Stop).unwrap_err();
+        let (told, lost) = heard();
+        told - before + lost >= MANY
+    });
+    let (told, lost) = heard();
+    assert!(
+        told - before <= 4_096 + 2 && lost >= MANY - 4_096 - 2,
+        "{told} told, {lost} lost"
+    );
+    // And it goes on.
+    raise_exc("nobody", Other::new(&ledger)).unwrap_err();
+    until_heard(&[
+        ("message", "refused"),
+        ("exception", std::any::type_name::<Other>()),
+    ]);
+    ledger.balance();
+}
+
+/// A child forked while somebody else sets up the telling must not wait for him: he is not there.
+#[test]
+fn a_fork_while_the_telling_thread_is_started_leaves_a_child_that_works() {
+    in_own_process(
+        "a_fork_while_the_telling_thread_is_started_leaves_a_child_that_works",
+        || {
+            tracing::subscriber::set_global_default(Listener).unwrap();
+            let (mut outcomes, outcome) = std::io::pipe().unwrap();
+            // From here on a fork is seen.
+            let _attachment = throwto::attach().unwrap();
+            // The forks close in on the moment at which the telling thread is there.
+            let mut delay = 0_i64;
+            let mut early_and_late = [0, 0];
+            for round in 0..rounds(300) {
+                // Each has yet to tell its first.
+                in_child(|| first_told_amid_a_fork(delay, &outcome));
+                let mut late = [0];
+                outcomes.read_exact(&mut late).unwrap();
+                early_and_late[usize::from(late[0])] += 1;
+                let step = 1 + 2_000 / (1 + round as i64);
+                delay = if late == [1] { delay - step } else { delay + step }.max(0);
+            }
+            println!("early and late: {early_and_late:?}, at last after {delay}");
+        },
+    );
+}
+
+fn first_told_amid_a_fork(delay: i64, mut outcome: &PipeWriter) -> Result<(), String> {
+    let go = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let teller = s.spawn(|| {
+            while !go.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+            raise_exc("nobody", Stop).is_err()
+        });
+        go.store(true, Ordering::SeqCst);
+        for _ in 0..delay {
+            std::hint::spin_loop();
+        }
+        in_child(|| {
+            check("refused", raise_exc("nobody", Stop).is_err())?;
+            check("a call", Call::new("in a child").run(|| 5).is_ok())?;
+            // A child that was forked before its parent told anything tells by itself.
+            let threads = std::fs::read_dir("/proc/self/task").map_err(|e| e.to_string())?;
+            let late = threads.count() == 1;
+            outcome.write_all(&[u8::from(late)]).map_err(|e| e.to_string())
+        });
+        check("told", teller.join().unwrap())
+    })
 }

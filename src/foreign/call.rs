@@ -20,6 +20,7 @@ use crate::raised::{Raised, Rung};
 use crate::region::Inside;
 use crate::runtime;
 use crate::safepoint::{Moment, take};
+use crate::trace;
 
 const NO_FAIL: &str = "fail needs a system where the result of a blocked call can be replaced";
 
@@ -179,6 +180,7 @@ impl<'a> Call<'a> {
         let Some(owner) = current::owner() else {
             return Ok(f());
         };
+        let _span = trace::region(self.label);
         let frame = Frame {
             escape: None,
             label: self.label,

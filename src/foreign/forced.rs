@@ -15,15 +15,18 @@ use super::call::Acted;
 use super::{Call, CallError, Frame, LeftCall, raised_before};
 use crate::current;
 use crate::driver;
-use crate::exception::Interrupted;
+use crate::exception::{Cancelled, Interrupted, TimedOut};
 use crate::platform::forced::{self, Ended, Escape, Facts};
 use crate::protocol::poison::Poison;
 use crate::protocol::record::Owner;
+use crate::protocol::scope::Why;
 use crate::protocol::word::{Kind, Region};
 use crate::raised::Raised;
 use crate::region::Inside;
 use crate::runtime;
 use crate::safepoint::{ABANDONED, Moment, UNWOUND, take};
+use crate::scope::Mark;
+use crate::trace;
 
 static POISON: Poison = Poison::new();
 
@@ -103,7 +106,8 @@ impl Call<'_> {
     /// # Errors
     /// [`CallError::Raised`] if an exception was pending before (then `f` did not run), or if the call was left by force:
     /// [`Raised::rung`](crate::Raised::rung) and [`Raised::left`](crate::Raised::left) tell. Should that exception be revoked while the
-    /// thread is being brought out, [`Interrupted`] stands for it. [`CallError::Poisoned`],
+    /// thread is being brought out, [`Interrupted`] stands for it; if it was that of a time limit or a scope inside `f`, which
+    /// is over with the call, [`TimedOut`] or [`Cancelled`] that belongs to nobody. [`CallError::Poisoned`],
     /// [`CallError::Unsupported`] and [`CallError::NoModule`] come before the call is made. A result is never thrown away.
     ///
     /// # Safety
@@ -168,6 +172,8 @@ impl Call<'_> {
         let Some(owner) = current::owner() else {
             return Ok(f());
         };
+        let _span = trace::region(self.label);
+        let mark = Mark::now();
         let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
         let at_once = self.times.abandon == Some(Duration::ZERO);
         let escape = Escape::new(facts, &self.modules, at_once, shim);
@@ -198,9 +204,11 @@ impl Call<'_> {
         match ended {
             // SAFETY: the shim has returned, so it has written the result.
             Ended::Returned => Ok(unsafe { job.result.assume_init() }),
-            Ended::Left(passed) => Err(CallError::Raised(
-                self.left(owner, LeftCall::of(self.label, passed)),
-            )),
+            Ended::Left(passed) => Err(CallError::Raised(self.left(
+                owner,
+                mark,
+                LeftCall::of(self.label, passed),
+            ))),
         }
     }
 
@@ -241,7 +249,7 @@ impl Call<'_> {
     /// The call is gone: poison what it leaves, and raise what has ended it.
     #[cold]
     #[track_caller]
-    fn left(&self, owner: Owner, left: LeftCall) -> Raised {
+    fn left(&self, owner: Owner, mark: Mark, left: LeftCall) -> Raised {
         let rung = match left.rung {
             crate::Rung::Unwind => UNWOUND,
             _ => {
@@ -250,7 +258,12 @@ impl Call<'_> {
             }
         };
         owner.record().note_rung(rung);
-        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| Raised::here(Interrupted));
+        let inside = mark.close_inside(owner);
+        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| match inside {
+            Some(Why::TimedOut) => Raised::here(TimedOut),
+            Some(Why::Cancelled) => Raised::here(Cancelled),
+            None => Raised::here(Interrupted),
+        });
         raised.having_left(left)
     }
 }

@@ -19,8 +19,9 @@
 //! - I1. *Nothing after the end* (P6). Whether a scope is open is asked, and answered, under the slot's lock: who got in
 //!   before the end has its entry taken out and its mark forgotten by the end; who comes later finds the scope gone.
 //!   A signal that a raiser has decided on by then is waited for, as after a delivery (I6 of [`super::record`]).
-//! - I2. Scopes end in the reverse order of their beginnings: the face runs closures. A scope's number is never used again
-//!   by its record.
+//! - I2. Scopes end in the reverse order of their beginnings: the face runs closures. Where a jump or another stack has
+//!   broken that, the end of an outer scope ends those inside it, and both ends are told. A scope's number is never used
+//!   again by its record.
 //! - I3. `SCOPE` is set if a scope is cancelled (or, after a fork, not looked at yet). Both change under the slot's lock.
 //! - I4. Each delivery of a scope's exception leaves its receipt with the scope, so that the end can tell by identity
 //!   whether what came out of the body was its own.
@@ -44,8 +45,13 @@ use super::word::Attention;
 use crate::sync_shim::{Arc, AtomicU64, Ordering, const_constructor, lock};
 
 /// A scope of one record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ScopeId(u64);
+
+impl ScopeId {
+    /// Before a record's first.
+    pub(crate) const NONE: Self = Self(0);
+}
 
 /// What a cancelled scope raises, again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,12 +137,6 @@ impl Scopes {
         self.open.iter_mut().rev().find(|scope| scope.id == id)
     }
 
-    #[cold]
-    fn remove(&mut self, id: ScopeId) -> Option<Open> {
-        let at = self.open.iter().position(|scope| scope.id == id)?;
-        Some(self.open.remove(at))
-    }
-
     pub(super) fn note_delivered(&mut self, id: ScopeId, receipt: &Arc<ReceiptCell>) {
         if let Some(scope) = self.get(id) {
             scope.note_delivered(receipt);
@@ -194,6 +194,8 @@ pub(crate) struct End {
     pub(crate) delivered: Vec<Arc<ReceiptCell>>,
     /// Somebody raised into it: a nudge may be on its way.
     pub(crate) await_nudge: bool,
+    /// Where a scope inside it was begun that was still open.
+    pub(crate) left_open: Option<&'static Location<'static>>,
 }
 
 /// What `SCOPE` has to say at a safepoint.
@@ -264,6 +266,11 @@ impl Owner {
         !lock(&self.record.slot).scopes.open.is_empty()
     }
 
+    /// Whether a scope raises.
+    pub(crate) fn scope_calls(self) -> bool {
+        lock(&self.record.slot).scopes.any_cancelled()
+    }
+
     /// The deadline of an open scope, and whether it raises.
     pub(crate) fn scope_state(self, id: ScopeId) -> Option<(u64, bool)> {
         let mut slot = lock(&self.record.slot);
@@ -274,13 +281,15 @@ impl Owner {
     /// Closes a scope (I1). `None` if it is not open.
     pub(crate) fn end_scope(self, id: ScopeId) -> Option<End> {
         let mut slot = lock(&self.record.slot);
-        let innermost = slot.scopes.open.pop_if(|scope| scope.id == id);
-        let ended = innermost.or_else(|| slot.scopes.remove(id))?;
+        let Some(ended) = slot.scopes.open.pop_if(|scope| scope.id == id) else {
+            return self.end_misnested(&mut slot, id);
+        };
         if slot.len() == 0 && ended.cancelled.is_none() {
             return Some(End {
                 entries: VecDeque::new(),
                 delivered: ended.delivered,
                 await_nudge: false,
+                left_open: None,
             });
         }
         let entries = slot.take_of(id);
@@ -292,7 +301,42 @@ impl Owner {
             await_nudge: ended.cancelled.is_some() || !entries.is_empty(),
             entries,
             delivered: ended.delivered,
+            left_open: None,
         })
+    }
+
+    /// Closes a scope and all that were begun inside it and are still open: nothing of theirs may be raised any more.
+    #[cold]
+    fn end_misnested(self, slot: &mut Slot, id: ScopeId) -> Option<End> {
+        let at = slot.scopes.open.iter().position(|scope| scope.id == id)?;
+        let (closed, entries) = self.close_from(slot, at);
+        let left_open = closed.get(1).map(|inner| inner.began_at);
+        let delivered = closed.into_iter().next()?.delivered;
+        Some(End {
+            entries,
+            delivered,
+            await_nudge: true,
+            left_open,
+        })
+    }
+
+    /// Closes the scopes that were begun after `mark` and have not ended: their frames are gone. What they had to raise,
+    /// and what to settle as `TargetEnded`.
+    pub(crate) fn close_after(self, mark: ScopeId) -> (Option<Why>, VecDeque<Entry>) {
+        let mut slot = lock(&self.record.slot);
+        let at = slot.scopes.open.partition_point(|scope| scope.id <= mark);
+        let (closed, entries) = self.close_from(&mut slot, at);
+        let why = closed.iter().find_map(|scope| Some(scope.cancelled?.0));
+        (why, entries)
+    }
+
+    /// Called under the slot's lock.
+    fn close_from(self, slot: &mut Slot, at: usize) -> (Vec<Open>, VecDeque<Entry>) {
+        let closed = slot.scopes.open.split_off(at);
+        let entries = closed.iter().flat_map(|scope| slot.take_of(scope.id)).collect();
+        self.record.settle_pending_bit(slot);
+        self.settle_scope_bit(slot);
+        (closed, entries)
     }
 
     /// Takes the call of the outermost cancelled scope; `receipt` stands for this delivery.

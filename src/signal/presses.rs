@@ -60,6 +60,11 @@ impl Presses {
         }
     }
 
+    /// Which of `there` have been raised into since the last press that counted, and have caught nothing of it.
+    pub(super) fn unanswered(&self, there: &[ThreadId]) -> Vec<ThreadId> {
+        there.iter().copied().filter(|id| self.waits_for(*id)).collect()
+    }
+
     pub(super) fn remember(&mut self, receipts: Vec<Receipt>) {
         // Each superseded one has a later one beside it.
         self.receipts

@@ -196,6 +196,14 @@ impl ThreadGroup {
         REGISTRY.members().in_group(&self.key).cloned().collect()
     }
 
+    pub(crate) fn ids(&self) -> Vec<ThreadId> {
+        REGISTRY
+            .members()
+            .in_group(&self.key)
+            .map(|member| member.id)
+            .collect()
+    }
+
     fn holds_others_than(&self, me: Option<ThreadId>) -> bool {
         let members = REGISTRY.members();
         members.in_group(&self.key).any(|member| Some(member.id) != me)

@@ -152,6 +152,9 @@ impl<T> JoinHandle<T> {
     /// # Errors
     /// [`JoinError`] tells whether the thread was raised into or panicked, or the joining thread was raised into.
     ///
+    /// # Panics
+    /// If a thread joins itself, as std's does.
+    ///
     /// ```
     /// use throwto::thread::{JoinError, spawn};
     /// let worker = spawn(|| -> () { loop { throwto::safepoint_unwind() } });
@@ -161,6 +164,11 @@ impl<T> JoinHandle<T> {
     /// ```
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError<T>> {
+        assert!(
+            ThreadId::current() != Some(self.id),
+            "thread {} joins itself, and would wait for ever; have another thread join it",
+            self.id
+        );
         match self.wait_done(None) {
             Waited::Raised(raised) => Err(JoinError::Interrupted(raised, self)),
             Waited::Ready | Waited::TimedOut => self.finish(),

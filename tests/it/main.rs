@@ -14,6 +14,8 @@ mod detached;
 mod forced;
 #[cfg(throwto_forced)]
 mod forced_abandon;
+#[cfg(throwto_forced)]
+mod forced_limits;
 #[cfg(target_os = "linux")]
 mod forced_places;
 #[cfg(throwto_forced)]
@@ -26,6 +28,8 @@ mod identity;
 #[cfg(throwto_ladder)]
 mod io;
 mod masks;
+#[cfg(target_os = "linux")]
+mod misnested;
 mod nudges;
 #[cfg(throwto_ladder)]
 mod process;

@@ -22,6 +22,7 @@ mod protocol;
 mod sync_shim;
 
 mod attach_exit;
+mod birth;
 mod notes;
 mod nudges;
 mod order;
