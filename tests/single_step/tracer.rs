@@ -215,7 +215,9 @@ impl Tracer {
     /// The same from `at`. Tells whether a nudge found it asleep in a call that it had not been in.
     pub fn run_to_mark_from(&mut self, at: u64, mut signal: i32) -> bool {
         let mut in_call = false;
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < HANGS, "it hangs, though signals come: {}", self.system_call());
             self.go(signal);
             signal = match self.wait(false) {
                 Stop::Mark => return in_call,
