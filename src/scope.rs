@@ -215,7 +215,10 @@ impl OpenScope {
     pub(crate) fn begin(deadline: u64, now: u64, at: &'static Location<'static>) -> Self {
         let owner = Owner::of(current::record());
         let begun = owner.begin_scope(deadline, now, at);
-        let open = Self { owner, scope: begun.id };
+        let open = Self {
+            owner,
+            scope: begun.id,
+        };
         if !promise(owner, &begun) {
             open.end();
             unwatched();
@@ -234,10 +237,9 @@ impl OpenScope {
     /// Has no effect once the scope raises.
     #[track_caller]
     pub(crate) fn move_deadline(&self, deadline: u64, now: u64) {
-        if let Some(begun) = self.owner.move_deadline(self.scope, deadline, now) {
-            if !promise(self.owner, &begun) {
-                unwatched();
-            }
+        let begun = self.owner.move_deadline(self.scope, deadline, now);
+        if begun.is_some_and(|begun| !promise(self.owner, &begun)) {
+            unwatched();
         }
     }
 

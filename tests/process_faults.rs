@@ -41,7 +41,8 @@ fn work() -> Result<&'static str, String> {
         let worker = thread::Builder::new().spawn(move || call(&reader));
         let worker = worker.map_err(|error| format!("spawn: {error}"))?;
         until("at its call", || {
-            info(worker.id()).is_some_and(|t| t.where_blocked.starts_with("read(") || t.where_blocked.starts_with("futex"))
+            info(worker.id())
+                .is_some_and(|t| t.where_blocked.starts_with("read(") || t.where_blocked.starts_with("futex"))
         });
         let receipt = worker.raise(Stop).map_err(|error| format!("raise: {error}"))?;
         let state = receipt.wait(if lasting() { PATIENCE } else { LIMIT });
@@ -83,7 +84,10 @@ fn read_of_ours(reader: &std::io::PipeReader) -> Option<()> {
 }
 
 fn libcs_read(reader: &std::io::PipeReader) -> Option<()> {
-    match Call::new("read").fail_syscalls().try_run(|| stubborn_read(reader).0) {
+    match Call::new("read")
+        .fail_syscalls()
+        .try_run(|| stubborn_read(reader).0)
+    {
         Ok(count) => {
             assert_eq!(count, 1);
             None
@@ -106,7 +110,12 @@ fn lasting() -> bool {
 }
 
 /// Runs `work` with the fault, in a process of its own. Returns the last line, and whether the fault has come about.
-fn with(name: &str, fault: Fault, prepare: fn(), work: fn() -> Result<&'static str, String>) -> Option<(String, bool)> {
+fn with(
+    name: &str,
+    fault: Fault,
+    prepare: fn(),
+    work: fn() -> Result<&'static str, String>,
+) -> Option<(String, bool)> {
     let Fault { first, times, .. } = fault;
     let this = format!("{} {} {first} {times}", fault.number, fault.errno);
     if let Ok(asked) = std::env::var(FAULT) {
@@ -137,13 +146,20 @@ fn with(name: &str, fault: Fault, prepare: fn(), work: fn() -> Result<&'static s
         if Instant::now() > deadline {
             child.kill().unwrap();
             let told = child.wait_with_output().unwrap();
-            panic!("{name}, {this}: it hangs\n{}", String::from_utf8_lossy(&told.stdout));
+            panic!(
+                "{name}, {this}: it hangs\n{}",
+                String::from_utf8_lossy(&told.stdout)
+            );
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{name}, {this}: {}\n{told}", output.status);
+    assert!(
+        output.status.success(),
+        "{name}, {this}: {}\n{told}",
+        output.status
+    );
     if told.ends_with("NOT RUN\n") {
         eprintln!("NOT RUN: {name}: this kernel has no filters that ask");
         return None;
@@ -158,11 +174,26 @@ fn with(name: &str, fault: Fault, prepare: fn(), work: fn() -> Result<&'static s
 fn nothing() {}
 
 /// A day's work with each of the first calls failing, once and from then on.
-fn each(name: &str, number: libc::c_long, errno: i32, concerns: fn(&[u64; 6]) -> bool, may: &[(u64, u64, &[&str])]) {
+fn each(
+    name: &str,
+    number: libc::c_long,
+    errno: i32,
+    concerns: fn(&[u64; 6]) -> bool,
+    may: &[(u64, u64, &[&str])],
+) {
     for &(first, times, ends) in may {
-        let fault = Fault { number, concerns, first, times, errno };
+        let fault = Fault {
+            number,
+            concerns,
+            first,
+            times,
+            errno,
+        };
         if let Some((end, failed)) = with(name, fault, nothing, work) {
-            assert!(ends.contains(&end.as_str()), "call {first} of {number}, {times} times: {end}");
+            assert!(
+                ends.contains(&end.as_str()),
+                "call {first} of {number}, {times} times: {end}"
+            );
             assert!(failed || end == WORKED);
         }
     }
@@ -176,7 +207,12 @@ fn a_signal_action_that_is_refused_is_an_error_at_attach() {
         libc::SYS_rt_sigaction,
         libc::EINVAL,
         ours,
-        &[(1, 1, &[REFUSED]), (2, 1, &[REFUSED]), (1, FOR_EVER, &[REFUSED]), (3, FOR_EVER, &[WORKED])],
+        &[
+            (1, 1, &[REFUSED]),
+            (2, 1, &[REFUSED]),
+            (1, FOR_EVER, &[REFUSED]),
+            (3, FOR_EVER, &[WORKED]),
+        ],
     );
 }
 
@@ -237,11 +273,14 @@ fn an_alternate_stack_that_cannot_be_had_changes_nothing() {
 /// Waits come back for no reason, with an errno that futexes have.
 #[test]
 fn a_futex_that_returns_for_no_reason_is_waited_on_again() {
-    let waits: fn(&[u64; 6]) -> bool = |args| matches!(args[1] as i32 & 127, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET);
+    let waits: fn(&[u64; 6]) -> bool =
+        |args| matches!(args[1] as i32 & 127, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET);
     for errno in [libc::EINTR, libc::EAGAIN] {
         let name = "a_futex_that_returns_for_no_reason_is_waited_on_again";
-        let rows: Vec<(u64, u64, &[&str])> =
-            (1..=6).map(|first| (first, 1, [WORKED].as_slice())).chain([(1, 50, [WORKED].as_slice())]).collect();
+        let rows: Vec<(u64, u64, &[&str])> = (1..=6)
+            .map(|first| (first, 1, [WORKED].as_slice()))
+            .chain([(1, 50, [WORKED].as_slice())])
+            .collect();
         each(name, libc::SYS_futex, errno, waits, &rows);
     }
 }
@@ -264,7 +303,10 @@ fn a_thread_that_cannot_be_started_is_an_error_and_a_driver_is_started_later() {
 fn an_attach_error_names_the_signal_that_could_not_be_sent() {
     fn attach_only() -> Result<&'static str, String> {
         match throwto::attach() {
-            Err(AttachError::SignalRefused { signal: libc::SIGURG, errno: libc::EPERM }) => Ok(WORKED),
+            Err(AttachError::SignalRefused {
+                signal: libc::SIGURG,
+                errno: libc::EPERM,
+            }) => Ok(WORKED),
             other => Err(format!("{other:?}")),
         }
     }
@@ -300,11 +342,18 @@ fn without_a_driver_a_raise_nudges_once_and_a_time_limit_is_refused() {
             assert_eq!(join(worker), Some(()));
         }
         let receipt = libcs.raise(Stop).unwrap();
-        assert_eq!(receipt.wait(PATIENCE), ReceiptState::Pending, "code that retries needs the driver");
+        assert_eq!(
+            receipt.wait(PATIENCE),
+            ReceiptState::Pending,
+            "code that retries needs the driver"
+        );
         assert_eq!(info(libcs.id()).unwrap().pending, 1);
         let limit = std::panic::catch_unwind(|| throwto::time::timeout(PATIENCE, || 5));
         let panic = limit.expect_err("nobody watches it");
-        let told = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
+        let told = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or(panic.downcast_ref::<&str>().map(|s| s.to_string()));
         assert!(told.unwrap().contains("throwto-driver"));
         assert!(throwto::safepoint().is_ok() && throwto::ThreadId::current().is_none());
         // Nothing else is lost: the exception is met when the call returns.

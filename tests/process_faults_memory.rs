@@ -86,7 +86,10 @@ fn with_failing(name: &str, nth: u64, body: fn() -> String) -> Option<Output> {
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("{name}, allocation {nth}: it hangs: {:?}", child.wait_with_output());
+            panic!(
+                "{name}, allocation {nth}: it hangs: {:?}",
+                child.wait_with_output()
+            );
         }
         std::thread::sleep(std::time::Duration::from_micros(500));
     }
@@ -97,8 +100,13 @@ fn with_failing(name: &str, nth: u64, body: fn() -> String) -> Option<Output> {
 fn each_allocation(name: &str, body: fn() -> String) -> Vec<String> {
     let mut ends = Vec::new();
     for nth in 1..10_000 {
-        let Some(output) = with_failing(name, nth, body) else { continue };
-        let (told, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let Some(output) = with_failing(name, nth, body) else {
+            continue;
+        };
+        let (told, error) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
         let end = told.lines().last().unwrap_or_default().to_owned();
         if output.status.success() {
             let all = end.ends_with(" 0 left");
@@ -123,7 +131,10 @@ fn each_allocation(name: &str, body: fn() -> String) -> Vec<String> {
 fn summary(ends: &[String]) -> String {
     let aborted = ends.iter().filter(|end| *end == "aborted").count();
     let refused: Vec<_> = ends.iter().filter(|end| end.starts_with("refused")).collect();
-    format!("{} allocations, {aborted} aborted, refused: {refused:?}", ends.len())
+    format!(
+        "{} allocations, {aborted} aborted, refused: {refused:?}",
+        ends.len()
+    )
 }
 
 #[test]
@@ -142,7 +153,10 @@ fn attaching_without_memory_is_an_error_or_an_abort() {
     let ends = each_allocation("attaching_without_memory_is_an_error_or_an_abort", body);
     if !ends.is_empty() {
         println!("{}", summary(&ends));
-        assert!(ends.iter().any(|end| end.starts_with("refused")), "the registry's growth says so: {ends:?}");
+        assert!(
+            ends.iter().any(|end| end.starts_with("refused")),
+            "the registry's growth says so: {ends:?}"
+        );
     }
 }
 

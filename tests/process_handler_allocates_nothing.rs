@@ -150,14 +150,21 @@ fn install(action: usize, flags: i32) -> usize {
     // SAFETY: plain data.
     let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: both handlers here have the signature that their flags ask for.
-    assert_eq!(unsafe { libc::sigaction(libc::SIGURG, &raw const new, &raw mut old) }, 0);
+    assert_eq!(
+        unsafe { libc::sigaction(libc::SIGURG, &raw const new, &raw mut old) },
+        0
+    );
     old.sa_sigaction
 }
 
 fn ready() {
     install(before as *const () as usize, 0);
     drop(throwto::attach().unwrap());
-    OURS.set(install(stands_in_front as *const () as usize, libc::SA_SIGINFO | libc::SA_ONSTACK)).unwrap();
+    OURS.set(install(
+        stands_in_front as *const () as usize,
+        libc::SA_SIGINFO | libc::SA_ONSTACK,
+    ))
+    .unwrap();
 }
 
 /// Signals of others, with and without our code, without pause.
@@ -170,7 +177,15 @@ fn hail(tid: i32, over: &AtomicBool) -> u64 {
         (forged[0], forged[1]) = (libc::SIGURG as u64, u64::from(-0x7474_i32 as u32));
         (forged[2], forged[3]) = (u64::from(std::process::id()), sent % 64);
         // SAFETY: the kernel reads 128 bytes.
-        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, std::process::id(), tid, libc::SIGURG, forged.as_ptr()) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                std::process::id(),
+                tid,
+                libc::SIGURG,
+                forged.as_ptr(),
+            )
+        };
         sent += 1;
         std::thread::yield_now();
     }
@@ -181,7 +196,9 @@ fn hail(tid: i32, over: &AtomicBool) -> u64 {
 fn under_a_hail(place: &str, body: impl FnOnce() -> Raised + Send + 'static) -> Rung {
     let worker = thread::spawn(body);
     let id = worker.id();
-    until("there", || info(id).is_some_and(|t| begins_at(&t.where_blocked, place)));
+    until("there", || {
+        info(id).is_some_and(|t| begins_at(&t.where_blocked, place))
+    });
     let tid = info(id).unwrap().os_tid.as_raw();
     let over = AtomicBool::new(false);
     let (raised, sent) = std::thread::scope(|s| {
@@ -218,14 +235,25 @@ fn read_of_ours() -> Rung {
 fn libcs_read() -> Rung {
     let (reader, _writer) = std::io::pipe().unwrap();
     under_a_hail("read(", move || {
-        raised(Call::new("read").fail_syscalls().try_run(|| stubborn_read(&reader).0))
+        raised(
+            Call::new("read")
+                .fail_syscalls()
+                .try_run(|| stubborn_read(&reader).0),
+        )
     })
 }
 
-fn left_by_force(name: &'static str, place_name: &str, call: fn(&'static str) -> Call<'static>, at: &str) -> Rung {
+fn left_by_force(
+    name: &'static str,
+    place_name: &str,
+    call: fn(&'static str) -> Call<'static>,
+    at: &str,
+) -> Rung {
     let (reader, _writer) = std::io::pipe().unwrap();
     let place = place(place_name);
-    let rung = under_a_hail(at, move || enter(&call(name), place, &Stage::new().at(&reader)).unwrap_err());
+    let rung = under_a_hail(at, move || {
+        enter(&call(name), place, &Stage::new().at(&reader)).unwrap_err()
+    });
     clear_poison(name);
     rung
 }
@@ -257,9 +285,15 @@ fn no_allocator_is_called_in_the_handler_whatever_it_does() {
     }
     refusals();
     // The kernel delivers without details: the handler looks for its record.
-    let nothing = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let nothing = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: reads one rlimit.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const nothing) }, 0);
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const nothing) },
+        0
+    );
     for _ in 0..rounds(30) {
         read_of_ours();
         libcs_read();

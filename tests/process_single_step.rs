@@ -33,7 +33,9 @@ enum Lead {
     Stray(i32),
     /// The call is asleep, raised into and nudged, then asleep again; the driver orders it to fail, and the signal that
     /// brings the order is kept back. What comes at each place is that signal, too late.
-    Ordered { byte: bool },
+    Ordered {
+        byte: bool,
+    },
 }
 
 /// One way through a call.
@@ -47,13 +49,19 @@ struct Scene {
 
 impl Scene {
     fn there(self) -> u64 {
-        let ready = matches!(self.guarded, Guarded::ReadReady | Guarded::AcceptReady | Guarded::FailReady);
+        let ready = matches!(
+            self.guarded,
+            Guarded::ReadReady | Guarded::AcceptReady | Guarded::FailReady
+        );
         u64::from(ready || self.lead == Lead::Ordered { byte: true })
     }
 
     /// Whether the thread may fall asleep in the call after the raise: there it is masked, or the call is not ours.
     fn may_sleep(self) -> bool {
-        matches!(self.guarded, Guarded::MaskedRead | Guarded::FailEmpty | Guarded::FailReady)
+        matches!(
+            self.guarded,
+            Guarded::MaskedRead | Guarded::FailEmpty | Guarded::FailReady
+        )
     }
 
     /// Every way that the call may end.
@@ -96,7 +104,13 @@ struct Round {
     slept: bool,
 }
 
-fn round(tracer: &mut Tracer, scene: Scene, index: usize, anchor: Option<(usize, u64)>, way: Option<&mut Way>) -> Round {
+fn round(
+    tracer: &mut Tracer,
+    scene: Scene,
+    index: usize,
+    anchor: Option<(usize, u64)>,
+    way: Option<&mut Way>,
+) -> Round {
     tracer.answer(ALL.iter().position(|g| *g == scene.guarded).unwrap() as u64);
     tracer.run_to_mark(0);
     assert_eq!(tracer.said().0, BEGIN);
@@ -186,7 +200,13 @@ fn round(tracer: &mut Tracer, scene: Scene, index: usize, anchor: Option<(usize,
     tracer.run_to_mark(0);
     assert_eq!(tracer.said().0, READY);
     let late = !punctual;
-    Round { end, at, reached, late, slept }
+    Round {
+        end,
+        at,
+        reached,
+        late,
+        slept,
+    }
 }
 
 /// Stands at every place of one scene's way.
@@ -205,7 +225,9 @@ fn walk(tracer: &mut Tracer, scene: Scene, all: bool) {
     for pc in &way.pcs {
         *times.entry(*pc).or_default() += 1;
     }
-    let mut calls: Vec<usize> = (0..way.pcs.len()).filter(|&i| tracer.is_call(way.pcs[i])).collect();
+    let mut calls: Vec<usize> = (0..way.pcs.len())
+        .filter(|&i| tracer.is_call(way.pcs[i]))
+        .collect();
     if scene.lead != Lead::Nothing {
         calls.insert(0, 0);
     }
@@ -216,7 +238,9 @@ fn walk(tracer: &mut Tracer, scene: Scene, all: bool) {
         if !all && !near(index) && !index.is_multiple_of(FAR) {
             continue;
         }
-        let anchor = way.anchor(index.min(way.pcs.len() - 1), &times).map(|at| (at, way.pcs[at]));
+        let anchor = way
+            .anchor(index.min(way.pcs.len() - 1), &times)
+            .map(|at| (at, way.pcs[at]));
         let round = round(tracer, scene, index, anchor, None);
         assert!(
             scene.ends().contains(&round.end),
@@ -287,7 +311,11 @@ fn scenes(guarded: &[Guarded], leads: &[Lead], nudges: &[bool]) -> Vec<Scene> {
 fn a_raise_at_any_instruction_of_a_read_breaks_it_or_leaves_its_result() {
     walk_all(
         "a_raise_at_any_instruction_of_a_read_breaks_it_or_leaves_its_result",
-        &scenes(&[Guarded::ReadEmpty, Guarded::ReadReady, Guarded::MaskedRead], &[Lead::Nothing], &[false, true]),
+        &scenes(
+            &[Guarded::ReadEmpty, Guarded::ReadReady, Guarded::MaskedRead],
+            &[Lead::Nothing],
+            &[false, true],
+        ),
     );
 }
 
@@ -295,7 +323,11 @@ fn a_raise_at_any_instruction_of_a_read_breaks_it_or_leaves_its_result() {
 fn a_raise_at_any_instruction_of_an_accept_or_a_sleep_does_too() {
     walk_all(
         "a_raise_at_any_instruction_of_an_accept_or_a_sleep_does_too",
-        &scenes(&[Guarded::AcceptEmpty, Guarded::AcceptReady, Guarded::Sleep], &[Lead::Nothing], &[false]),
+        &scenes(
+            &[Guarded::AcceptEmpty, Guarded::AcceptReady, Guarded::Sleep],
+            &[Lead::Nothing],
+            &[false],
+        ),
     );
 }
 
@@ -315,7 +347,11 @@ fn a_raise_at_any_instruction_of_anothers_handler_on_top_of_a_read_is_met_after_
 fn a_raise_at_any_instruction_of_libcs_read_ends_it_or_leaves_its_result() {
     walk_all(
         "a_raise_at_any_instruction_of_libcs_read_ends_it_or_leaves_its_result",
-        &scenes(&[Guarded::FailEmpty, Guarded::FailReady], &[Lead::Nothing], &[false, true]),
+        &scenes(
+            &[Guarded::FailEmpty, Guarded::FailReady],
+            &[Lead::Nothing],
+            &[false, true],
+        ),
     );
 }
 

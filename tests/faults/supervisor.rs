@@ -49,17 +49,54 @@ pub fn watch(fault: Fault) -> bool {
 }
 
 fn install(number: libc::c_long) -> RawFd {
-    let load_number = libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
-    let is_it = libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: number as u32 };
-    let answer = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
-    let mut program = [load_number, is_it, answer(libc::SECCOMP_RET_USER_NOTIF), answer(libc::SECCOMP_RET_ALLOW)];
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    load(
+        number,
+        libc::SECCOMP_RET_USER_NOTIF,
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+    ) as RawFd
+}
+
+/// A filter that gives `verdict` on one call and lets all others through.
+fn load(number: libc::c_long, verdict: u32, flags: libc::c_ulong) -> libc::c_long {
+    let load_number = libc::sock_filter {
+        code: 0x20,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    };
+    let is_it = libc::sock_filter {
+        code: 0x15,
+        jt: 0,
+        jf: 1,
+        k: number as u32,
+    };
+    let answer = |k| libc::sock_filter {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let mut program = [
+        load_number,
+        is_it,
+        answer(verdict),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
     // SAFETY: integers only.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    let operation = libc::SECCOMP_SET_MODE_FILTER;
-    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     // SAFETY: the kernel copies the program.
-    unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const program) as RawFd }
+    unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    }
 }
 
 fn supervise(listener: RawFd, fault: Fault, counts: &Counts) {
@@ -70,15 +107,31 @@ fn supervise(listener: RawFd, fault: Fault, counts: &Counts) {
         if unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) } != 0 {
             continue;
         }
-        let mut answer = libc::seccomp_notif_resp { id: asked.id, val: 0, error: 0, flags: 1 };
+        let mut answer = libc::seccomp_notif_resp {
+            id: asked.id,
+            val: 0,
+            error: 0,
+            flags: 1,
+        };
         if (fault.concerns)(&asked.data.args) {
             let count = counts.seen.fetch_add(1, Ordering::Relaxed) + 1;
             if count >= fault.first && count - fault.first < fault.times {
-                answer = libc::seccomp_notif_resp { error: -fault.errno, flags: 0, ..answer };
+                answer = libc::seccomp_notif_resp {
+                    error: -fault.errno,
+                    flags: 0,
+                    ..answer
+                };
                 counts.failed.fetch_add(1, Ordering::Relaxed);
             }
         }
         // SAFETY: the kernel reads the structure; who asked may be gone.
         unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const answer) };
     }
+}
+
+/// From now on a call fails with `errno` in every thread of the process. `false` if the kernel has no filters.
+#[allow(dead_code)]
+pub fn forbid(number: libc::c_long, errno: i32) -> bool {
+    let answer = libc::SECCOMP_RET_ERRNO | errno as u32;
+    load(number, answer, libc::SECCOMP_FILTER_FLAG_TSYNC) == 0
 }

@@ -116,12 +116,15 @@ impl Room {
                 Err(raised) => End::Strange(raised.to_string()),
             },
             Guarded::FailEmpty | Guarded::FailReady => {
-                match Call::new("read").fail_syscalls().run(|| stubborn_read(&self.reader).0) {
+                match Call::new("read")
+                    .fail_syscalls()
+                    .run(|| stubborn_read(&self.reader).0)
+                {
                     Ok(Ok(1)) => End::Kept,
                     Ok(Err(libc::ECANCELED)) => End::Failed,
                     Ok(other) => End::Strange(format!("{other:?}")),
                     Err(raised) if raised.is::<Stop>() => End::Raised,
-                Err(raised) => End::Strange(raised.to_string()),
+                    Err(raised) => End::Strange(raised.to_string()),
                 }
             }
         }
@@ -211,7 +214,10 @@ fn install(signal: i32, flags: i32) {
     action.sa_sigaction = stray as *const () as usize;
     action.sa_flags = flags;
     // SAFETY: the handler does nothing.
-    assert_eq!(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }, 0);
+    assert_eq!(
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) },
+        0
+    );
 }
 
 /// The whole of the tracee.
@@ -232,7 +238,12 @@ pub fn run() {
         drop(theirs);
         start.send(()).unwrap();
         let listener = Interruptible::new(TcpListener::bind("127.0.0.1:0").unwrap());
-        let mut room = Room { reader, writer, listener, clients: Vec::new() };
+        let mut room = Room {
+            reader,
+            writer,
+            listener,
+            clients: Vec::new(),
+        };
         mark(0, 0);
         traced(&mut room);
     });

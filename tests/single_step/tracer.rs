@@ -66,7 +66,14 @@ impl Tracer {
         let mut tid = [0; 4];
         line.read_exact(&mut tid).unwrap();
         let pid = child.id() as i32;
-        let mut tracer = Self { child, line, pid, tid: i32::from_ne_bytes(tid), mark: 0, nudge: None };
+        let mut tracer = Self {
+            child,
+            line,
+            pid,
+            tid: i32::from_ne_bytes(tid),
+            mark: 0,
+            nudge: None,
+        };
         if tracer.ptrace(libc::PTRACE_SEIZE, 0, 0) < 0 {
             let error = io::Error::last_os_error();
             let refused = error.raw_os_error() == Some(libc::EPERM);
@@ -127,13 +134,19 @@ impl Tracer {
 
     /// What its mark returns to it.
     pub fn answer(&self, value: u64) {
-        self.set_registers(&libc::user_regs_struct { rax: value, ..self.registers() });
+        self.set_registers(&libc::user_regs_struct {
+            rax: value,
+            ..self.registers()
+        });
     }
 
     fn signal_info(&self) -> libc::siginfo_t {
         // SAFETY: plain data.
         let mut info: libc::siginfo_t = unsafe { zeroed() };
-        assert_eq!(self.ptrace(libc::PTRACE_GETSIGINFO, 0, (&raw mut info) as usize), 0);
+        assert_eq!(
+            self.ptrace(libc::PTRACE_GETSIGINFO, 0, (&raw mut info) as usize),
+            0
+        );
         info
     }
 
@@ -155,11 +168,20 @@ impl Tracer {
                 continue;
             }
             std::thread::sleep(Duration::from_micros(20));
-            asleep = if may_sleep && self.state() == 'S' { asleep + 1 } else { 0 };
+            asleep = if may_sleep && self.state() == 'S' {
+                asleep + 1
+            } else {
+                0
+            };
             if asleep == 5 {
                 return Stop::Asleep;
             }
-            assert!(began.elapsed() < HANGS, "it hangs: state {}, {}", self.state(), self.system_call());
+            assert!(
+                began.elapsed() < HANGS,
+                "it hangs: state {}, {}",
+                self.state(),
+                self.system_call()
+            );
         }
         unreachable!()
     }
@@ -185,7 +207,10 @@ impl Tracer {
 
     fn state(&self) -> char {
         let stat = self.told("stat");
-        stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('?')
+        stat.rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next())
+            .unwrap_or('?')
     }
 
     pub fn system_call(&self) -> String {
@@ -217,7 +242,11 @@ impl Tracer {
         let mut in_call = false;
         let began = Instant::now();
         loop {
-            assert!(began.elapsed() < HANGS, "it hangs, though signals come: {}", self.system_call());
+            assert!(
+                began.elapsed() < HANGS,
+                "it hangs, though signals come: {}",
+                self.system_call()
+            );
             self.go(signal);
             signal = match self.wait(false) {
                 Stop::Mark => return in_call,
@@ -251,7 +280,11 @@ impl Tracer {
         }
         self.go(signal);
         let stop = self.wait(false);
-        assert_eq!((stop, self.registers().rip), (Stop::Stepped, pc), "the way has changed");
+        assert_eq!(
+            (stop, self.registers().rip),
+            (Stop::Stepped, pc),
+            "the way has changed"
+        );
         assert_eq!(self.signal_info().si_code, TRAP_HWBKPT);
         assert_eq!(self.ptrace(libc::PTRACE_POKEUSER, place(7), 0), 0);
         true
@@ -303,7 +336,13 @@ impl Tracer {
         info[3] = value;
         // SAFETY: the kernel reads 128 bytes.
         let sent = unsafe {
-            libc::syscall(libc::SYS_rt_tgsigqueueinfo, self.pid, self.tid, libc::SIGURG, info.as_ptr())
+            libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                self.pid,
+                self.tid,
+                libc::SIGURG,
+                info.as_ptr(),
+            )
         };
         assert_eq!(sent, 0, "{}", io::Error::last_os_error());
         true
