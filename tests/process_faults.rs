@@ -101,7 +101,7 @@ fn libcs_read(reader: &std::io::PipeReader) -> Option<()> {
 }
 
 fn sleep(_: &std::io::PipeReader) -> Option<()> {
-    Some(drop(thread::sleep(FOREVER).unwrap_err()))
+    thread::sleep(FOREVER).err().map(drop)
 }
 
 /// Whether the fault of this process goes on for ever.

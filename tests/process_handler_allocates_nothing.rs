@@ -150,10 +150,8 @@ fn install(action: usize, flags: i32) -> usize {
     // SAFETY: plain data.
     let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: both handlers here have the signature that their flags ask for.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGURG, &raw const new, &raw mut old) },
-        0
-    );
+    let installed = unsafe { libc::sigaction(libc::SIGURG, &raw const new, &raw mut old) };
+    assert_eq!(installed, 0);
     old.sa_sigaction
 }
 
@@ -290,10 +288,8 @@ fn no_allocator_is_called_in_the_handler_whatever_it_does() {
         rlim_max: 0,
     };
     // SAFETY: reads one rlimit.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const nothing) },
-        0
-    );
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const nothing) };
+    assert_eq!(set, 0);
     for _ in 0..rounds(30) {
         read_of_ours();
         libcs_read();

@@ -214,10 +214,8 @@ fn install(signal: i32, flags: i32) {
     action.sa_sigaction = stray as *const () as usize;
     action.sa_flags = flags;
     // SAFETY: the handler does nothing.
-    assert_eq!(
-        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) },
-        0
-    );
+    let installed = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(installed, 0);
 }
 
 /// The whole of the tracee.
