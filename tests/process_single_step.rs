@@ -16,7 +16,7 @@ mod tracer;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use tracee::{ALL, BEGIN, END, FAILED, Guarded, KEPT, RAISED, READY, TRACEE, WRITE};
+use tracee::{ALL, BEGIN, END, FAILED, Guarded, KEPT, RAISE, RAISED, READY, TRACEE, WRITE};
 use tracer::{Refused, Stop, Tracer};
 
 /// Places this near to a system call are all stood at, the others one in `FAR` unless `THROWTO_STEPS=all`.
@@ -129,13 +129,13 @@ fn round(
         Lead::Ordered { byte } => {
             tracer.go(0);
             assert_eq!(tracer.wait(true), Stop::Asleep);
-            assert!(tracer.raise());
+            tracer.have_done(RAISE);
             assert_eq!(tracer.wait(false), Stop::Signal(libc::SIGURG));
             tracer.go(libc::SIGURG);
             stop = tracer.wait(false);
             if byte {
                 // Without a signal to handle the kernel makes the read again.
-                assert!(tracer.order(WRITE));
+                tracer.have_done(WRITE);
             } else {
                 signal = libc::SIGWINCH;
             }

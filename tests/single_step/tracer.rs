@@ -290,14 +290,14 @@ impl Tracer {
         true
     }
 
-    /// Has somebody else in the tracee do what `order` says while the thread stands still. `false` if that waits for the thread.
-    pub fn order(&mut self, order: u8) -> bool {
+    /// Has somebody else in the tracee do what `order` says.
+    pub fn have_done(&mut self, order: u8) {
         self.line.write_all(&[order]).unwrap();
-        self.done(RAISER)
+        self.late();
     }
 
     /// Waits for the other one to be done.
-    pub fn done(&mut self, limit: Duration) -> bool {
+    fn done(&mut self, limit: Duration) -> bool {
         self.line.set_read_timeout(Some(limit)).unwrap();
         let mut word = [0];
         match self.line.read(&mut word) {
@@ -308,14 +308,15 @@ impl Tracer {
         true
     }
 
-    /// Waits for what [`Self::order`] has not waited for.
+    /// Waits for a raise that was not made while the thread stood still.
     pub fn late(&mut self) {
         assert!(self.done(HANGS), "the raiser hangs");
     }
 
-    /// Raises while the thread stands still.
+    /// Raises while the thread stands still. `false` if that waits for the thread.
     pub fn raise(&mut self) -> bool {
-        self.order(RAISE)
+        self.line.write_all(&[RAISE]).unwrap();
+        self.done(RAISER)
     }
 
     /// Sends a signal to the thread.
