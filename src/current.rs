@@ -211,10 +211,10 @@ fn hear_a_nudge() -> Result<(), AttachError> {
     if nudge::is_blocked(signal) {
         return Err(AttachError::SignalBlocked { signal });
     }
-    if nudge::reaches_me(record(), signal) {
-        Ok(())
-    } else {
-        Err(AttachError::HandlerReplaced { signal })
+    match nudge::reaches_me(record(), signal) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(AttachError::HandlerReplaced { signal }),
+        Err(errno) => Err(AttachError::SignalRefused { signal, errno }),
     }
 }
 

@@ -178,9 +178,10 @@ pub(crate) fn note(id: ThreadId) {
     });
 }
 
-/// Has the driver visit `id`, for its deadlines, at `at`. It is woken only if it would sleep longer than that.
+/// Has the driver visit `id`, for its deadlines, at `at`. It is woken only if it would sleep longer than that. `false` if
+/// there is none: its thread could not be started.
 #[cold]
-pub(crate) fn visit_at(id: ThreadId, at: u64) {
+pub(crate) fn visit_at(id: ThreadId, at: u64) -> bool {
     let mut inbox = inbox();
     inbox.visits.push((at, id));
     if !inbox.started {
@@ -189,6 +190,7 @@ pub(crate) fn visit_at(id: ThreadId, at: u64) {
         inbox.sleep = Sleep::Awake;
         BELL.notify_one();
     }
+    inbox.started
 }
 
 /// Starts the driver ahead of need and waits until it is at work.

@@ -40,6 +40,17 @@ pub enum AttachError {
         /// What the system said.
         errno: i32,
     },
+    /// The system does not let the nudge signal be sent, so a blocked call could not be broken.
+    #[error(
+        "signal {signal} cannot be sent to a thread of this process (errno {errno} from rt_tgsigqueueinfo); let the sandbox's \
+         filter allow that call, or for a real-time signal raise RLIMIT_SIGPENDING"
+    )]
+    SignalRefused {
+        /// The nudge signal.
+        signal: i32,
+        /// What the system said.
+        errno: i32,
+    },
     /// As many threads are attached as may be.
     #[error(
         "{limit} threads are attached, which is the limit; raise it with Config::attach_limit, or let some end"

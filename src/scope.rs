@@ -257,13 +257,18 @@ pub(crate) struct OpenScope {
 impl OpenScope {
     /// The calling thread is attached, and stays so while the scope lasts.
     #[inline]
+    #[track_caller]
     pub(crate) fn begin(deadline: u64, now: u64, at: &'static Location<'static>) -> Self {
         let owner = Owner::of(current::record());
         let begun = owner.begin_scope(deadline, now, at);
-        promise(owner, &begun);
         let scope = begun.id;
+        let open = Self { owner, scope, at };
+        if !promise(owner, &begun) {
+            open.end(false);
+            unwatched();
+        }
         LATEST.set(scope);
-        Self { owner, scope, at }
+        open
     }
 
     fn place(&self) -> Place {
@@ -275,9 +280,11 @@ impl OpenScope {
     }
 
     /// Has no effect once the scope raises.
+    #[track_caller]
     pub(crate) fn move_deadline(&self, deadline: u64, now: u64) {
-        if let Some(begun) = self.owner.move_deadline(self.scope, deadline, now) {
-            promise(self.owner, &begun);
+        let begun = self.owner.move_deadline(self.scope, deadline, now);
+        if begun.is_some_and(|begun| !promise(self.owner, &begun)) {
+            unwatched();
         }
     }
 
@@ -339,10 +346,22 @@ impl OpenScope {
     }
 }
 
+/// A limit that nobody watches must not look like one.
+#[cold]
+#[track_caller]
+fn unwatched() -> ! {
+    panic!(
+        "a time limit needs the thread throwto-driver, which the system did not let start: let threads end, or raise the limit \
+         on their number (RLIMIT_NPROC, pids.max)"
+    );
+}
+
+/// `false` if nobody will look at the deadline.
 #[inline]
-fn promise(owner: Owner, begun: &Begun) {
-    if let (Some(at), Some(id)) = (begun.visit, ThreadId::of(owner.record())) {
-        driver::visit_at(id, at);
+fn promise(owner: Owner, begun: &Begun) -> bool {
+    match (begun.visit, ThreadId::of(owner.record())) {
+        (Some(at), Some(id)) => driver::visit_at(id, at),
+        _ => true,
     }
 }
 
@@ -374,7 +393,8 @@ pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised>
         ScopeCall::Raise(reason) => reason,
         ScopeCall::Visit(when) => {
             if let Some(id) = ThreadId::current() {
-                driver::visit_at(id, when);
+                // There is one: it has been here before.
+                let _watched = driver::visit_at(id, when);
             }
             return None;
         }

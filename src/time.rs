@@ -35,7 +35,8 @@ use crate::scope::{OpenScope, Own, attached};
 /// [`TimedOut`] if the exception of this limit came out of `f`; [`Scope::run`](crate::scope::Scope::run) has the exact rule.
 ///
 /// # Panics
-/// If the thread cannot be attached ([`AttachError`](crate::AttachError)).
+/// If the thread cannot be attached ([`AttachError`](crate::AttachError)), or the driver's thread, which the first limit of a
+/// process starts, cannot be started.
 ///
 /// The name and the identity rule are GHC's, that a passed limit stays passed is Trio's.
 ///
@@ -187,6 +188,10 @@ pub struct Limit<'a> {
 
 impl Limit<'_> {
     /// Moves the deadline, earlier or later. A limit that has passed and been noticed stays passed.
+    ///
+    /// # Panics
+    /// If the driver's thread, which the first limit of a process starts, cannot be started.
+    #[track_caller]
     pub fn move_to(&self, deadline: Deadline) {
         self.open.move_deadline(deadline.0, futex::now());
     }

@@ -69,8 +69,8 @@ pub(crate) mod nudge {
         false
     }
 
-    pub(crate) fn reaches_me(_record: &Record, _signal: i32) -> bool {
-        true
+    pub(crate) fn reaches_me(_record: &Record, _signal: i32) -> Result<bool, i32> {
+        Ok(true)
     }
 
     pub(crate) fn is_blocked(_signal: i32) -> bool {

@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
@@ -30,10 +31,18 @@ pub(crate) fn is_registered() -> bool {
     REGISTERED.load(Ordering::Relaxed)
 }
 
+/// What takes the place of a barrier that is refused. A processor keeps a store to itself for some ten nanoseconds.
+const LONG_ENOUGH: Duration = Duration::from_millis(1);
+
 /// A full fence on every thread of the process.
+///
+/// A sandbox that closes after [`register`] may refuse it, when regions have been entered behind light fences already. Then
+/// time does: what any thread had stored before is seen after.
 pub(crate) fn heavy_fence() {
     fence(Ordering::SeqCst);
-    membarrier(PRIVATE_EXPEDITED);
+    if !membarrier(PRIVATE_EXPEDITED) && is_registered() {
+        std::thread::sleep(LONG_ENOUGH);
+    }
     fence(Ordering::SeqCst);
 }
 

@@ -38,10 +38,15 @@ pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_i
 
 /// Whether a nudge reaches the calling thread, whose record this is. A directed signal to oneself is handled before the
 /// call that sent it returns.
-pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
+///
+/// # Errors
+/// The errno, if the system does not let it be sent.
+pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> Result<bool, i32> {
     let heard = record.heard();
-    send(record, Sender::Other, os_tid(), signal);
-    record.heard() != heard
+    match send_value(record.token(Sender::Other), os_tid(), signal) {
+        0 => Ok(record.heard() != heard),
+        errno => Err(errno),
+    }
 }
 
 /// Sends a nudge that carries `value`. Returns 0 or an errno.

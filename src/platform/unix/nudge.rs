@@ -34,7 +34,10 @@ pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_i
 
 /// Whether a nudge reaches the calling thread, whose record this is, and breaks its calls. A directed signal to oneself
 /// is handled before the call that sent it returns.
-pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
+///
+/// # Errors
+/// None: a live thread can always be sent one.
+pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> Result<bool, i32> {
     let heard = record.heard();
     // As a raiser does, so that the handler takes it for ours. `None`: a raiser's nudge is under way, and serves as well.
     let pin = record.pin_to_nudge(record.attention().generation());
@@ -44,7 +47,7 @@ pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> bool {
     if pin.is_some() && !reached {
         record.unsent();
     }
-    reached && !super::handler::restarts(signal)
+    Ok(reached && !super::handler::restarts(signal))
 }
 
 /// The kernel's number of the calling thread.
