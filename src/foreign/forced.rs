@@ -250,7 +250,11 @@ impl Call<'_> {
             }
         };
         owner.record().note_rung(rung);
-        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| Raised::here(Interrupted));
+        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| {
+            // Revoked meanwhile. What has brought the thread here has nothing to do with its next exception.
+            owner.record().take_rung();
+            Raised::here(Interrupted)
+        });
         raised.having_left(left)
     }
 }
