@@ -123,6 +123,12 @@ impl Books {
             throwto::Rung::Abandon => "by abandon",
             _ => "by another rung",
         };
+        let forced = matches!(raised.rung(), throwto::Rung::Unwind | throwto::Rung::Abandon);
+        assert_eq!(
+            forced,
+            raised.left().is_some(),
+            "it has left a call, or not: {raised:?}"
+        );
         self.note(rung);
         if raised.is::<Numbered>() || raised.is::<Other>() {
             let me = ThreadId::current().unwrap();
@@ -244,6 +250,15 @@ pub fn resident() -> u64 {
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How many bytes the allocator has given out, in all its arenas.
+pub fn allocated() -> u64 {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: reads the allocator's own account.
+    return unsafe { libc::mallinfo2() }.uordblks as u64;
+    #[cfg(not(target_env = "gnu"))]
+    0
 }
 
 /// What a process holds that must not grow.

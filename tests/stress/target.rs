@@ -89,8 +89,8 @@ impl Target<'_> {
             26 if self.dice.roll(10) == 0 => self.child_process(),
             27 if self.dice.roll(4) == 0 => self.child_thread(),
             28 if self.dice.roll(4) == 0 => self.children_in_scope(),
-            29 => self.abandoned(),
-            30 => self.unwound(),
+            29 if !crate::sanitized() => self.abandoned(),
+            30 if !crate::sanitized() => self.unwound(),
             _ => Ok(()),
         };
         settle(self.books, met);
