@@ -594,8 +594,7 @@ fn only_nudged() -> Vec<Row> {
             "futex wait",
             "the semaphore as it was",
             || {
-                let semaphore = Arc::new(std::cell::UnsafeCell::new(empty_semaphore()));
-                let semaphore = Arc::new(Shared(semaphore));
+                let semaphore = Arc::new(Shared(std::cell::UnsafeCell::new(empty_semaphore())));
                 let (mine, theirs) = (Arc::clone(&semaphore), Arc::clone(&semaphore));
                 Scene::new(
                     move || c!(sem_wait(mine.0.get())).map(|_| 1),
@@ -628,7 +627,7 @@ fn only_nudged() -> Vec<Row> {
 }
 
 /// A semaphore of C's, used by two threads as C does.
-struct Shared(Arc<std::cell::UnsafeCell<libc::sem_t>>);
+struct Shared(std::cell::UnsafeCell<libc::sem_t>);
 
 // SAFETY: it is used through the functions of the C library alone, which may be called by any thread.
 unsafe impl Send for Shared {}

@@ -34,12 +34,10 @@ pub fn taking(
     let mine = Arc::clone(&reader);
     Scene::new(
         move || call(&mine),
-        // SAFETY: one byte, borrowed for the call.
         move || {
-            assert_eq!(
-                unsafe { libc::write(writer.as_raw_fd(), c"!".as_ptr().cast(), 1) },
-                1
-            )
+            // SAFETY: one byte, borrowed for the call.
+            let written = unsafe { libc::write(writer.as_raw_fd(), c"!".as_ptr().cast(), 1) };
+            assert_eq!(written, 1);
         },
         move |end| assert_eq!(drain(&*reader, 16), less_what_was_done(1, end), "bytes left"),
     )

@@ -236,10 +236,8 @@ fn fate_of(receipt: &Receipt, seed: u64) -> &'static str {
 pub fn bytes_left(pipe: &impl AsRawFd) -> u64 {
     let mut left: libc::c_int = 0;
     // SAFETY: FIONREAD stores one integer, which is borrowed for the call.
-    assert_eq!(
-        unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut left) },
-        0
-    );
+    let asked = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut left) };
+    assert_eq!(asked, 0);
     left as u64
 }
 

@@ -270,22 +270,14 @@ impl Target<'_> {
 
     fn child_process(&mut self) -> Met {
         let mut child = Command::new("true").spawn().unwrap();
-        loop {
-            match process::wait(&mut child) {
-                Ok(status) => {
-                    assert!(status.success());
-                    self.books.note("children reaped");
-                    return Ok(());
-                }
-                Err(error) => {
-                    let raised = Raised::from_io(error).expect("nothing else goes wrong here");
-                    // In a cancelled scope it would be raised into for ever: clean-up is shielded.
-                    let status = uninterruptible(|_| process::wait(&mut child)).unwrap();
-                    assert!(status.success());
-                    self.books.note("children reaped");
-                    return Err(raised);
-                }
-            }
+        let waited = process::wait(&mut child);
+        // In a cancelled scope it would be raised into for ever: clean-up is shielded.
+        let status = uninterruptible(|_| process::wait(&mut child)).unwrap();
+        assert!(status.success());
+        self.books.note("children reaped");
+        match waited {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Raised::from_io(error).expect("nothing else goes wrong here")),
         }
     }
 
@@ -320,14 +312,13 @@ impl Target<'_> {
     fn children_in_scope(&mut self) -> Met {
         let luck = self.dice.roll(400);
         let books = self.books;
-        let met = thread::scope(|s| -> Met {
+        thread::scope(|s| -> Met {
             for i in 0..2 {
                 s.spawn(move || drop(thread::sleep(micros(luck * i))));
                 books.note("threads");
             }
             thread::sleep(micros(luck))
-        });
-        met
+        })
     }
 
     /// Left in the middle of a loop, unless nobody raises before it is let go.
@@ -340,8 +331,10 @@ impl Target<'_> {
         let theirs = Arc::clone(&stage);
         self.books.let_go_soon(move || theirs.let_go());
         let call = Call::new(self.label).abandon_after(micros(100)).allow(&library);
+        // SAFETY: the stage outlives the call.
+        let enter = || unsafe { place(&*stage) };
         // SAFETY: the place is made to be left anywhere, and the closure borrows what outlives it.
-        let ended = unsafe { call.run_forced(|| place(&*stage)) };
+        let ended = unsafe { call.run_forced(enter) };
         self.forced(ended.map(drop), || true)
     }
 
@@ -354,8 +347,10 @@ impl Target<'_> {
         let stage = Stage::new().at(&reader);
         self.books.let_go_soon(move || drop(writer));
         let call = Call::new(self.label).unwind_after(micros(100));
+        // SAFETY: the stage outlives the call.
+        let enter = || unsafe { place(&stage) };
         // SAFETY: the place bears being unwound, and the closure borrows what outlives it.
-        let ended = unsafe { call.run_forced(|| place(&stage)) };
+        let ended = unsafe { call.run_forced(enter) };
         self.forced(ended.map(drop), || stage.cleaned() > 10)
     }
 
