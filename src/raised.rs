@@ -106,6 +106,7 @@ impl Raised {
 
     /// Remembers the call that was left by force to deliver this.
     pub(crate) fn having_left(mut self, left: LeftCall) -> Self {
+        self.inner.rung = left.rung;
         self.inner.left = Some(left);
         self
     }

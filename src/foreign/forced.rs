@@ -259,10 +259,15 @@ impl Call<'_> {
         };
         owner.record().note_rung(rung);
         let inside = mark.close_inside(owner);
-        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| match inside {
-            Some(Why::TimedOut) => Raised::here(TimedOut),
-            Some(Why::Cancelled) => Raised::here(Cancelled),
-            None => Raised::here(Interrupted),
+        let raised = take(owner, Moment::Blocking).unwrap_or_else(|| {
+            // Revoked meanwhile, or ended with a scope inside. What has brought the thread here has nothing to do with its
+            // next exception.
+            owner.record().take_rung();
+            match inside {
+                Some(Why::TimedOut) => Raised::here(TimedOut),
+                Some(Why::Cancelled) => Raised::here(Cancelled),
+                None => Raised::here(Interrupted),
+            }
         });
         raised.having_left(left)
     }

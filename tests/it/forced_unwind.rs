@@ -4,6 +4,7 @@ use std::ffi::c_long;
 use std::io::{Write, pipe};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use throwto::foreign::{Call, clear_poison, no_abandon};
@@ -472,4 +473,50 @@ fn the_allocator_and_the_streams_work_after_each_unwinding() {
         is_unwound("read_with_cleanup", "read(", Stage::new().at(&reader));
         hammer();
     }
+}
+
+/// The call is gone when nothing is left to raise: something must stand for it, and what has acted must not be told of the
+/// thread's next exception.
+#[test]
+fn an_exception_taken_back_while_its_call_is_unwound_is_stood_for_and_leaves_no_trace() {
+    let (reader, _writer) = pipe().unwrap();
+    let met = Arc::new(AtomicU64::new(0));
+    let tell = Arc::clone(&met);
+    let worker = thread::spawn(move || {
+        let me = throwto::ThreadId::current().unwrap();
+        let call = unwound("taken back");
+        while tell.load(Ordering::SeqCst) < 3 {
+            let stage = Stage::new().at(&reader);
+            let raised = enter(&call, place("read_with_cleanup"), &stage).unwrap_err();
+            if raised.is::<throwto::Interrupted>() {
+                assert_eq!(raised.rung(), Rung::Unwind);
+                assert!(raised.left().is_some() && stage.cleaned() > 10);
+                throwto::uninterruptible(|_| {
+                    throwto::set_async_exc(me, None);
+                    drop(throwto::raise_exc(me, Stop).unwrap());
+                });
+                let next = throwto::safepoint().unwrap_err();
+                assert!(next.rung() != Rung::Unwind && next.left().is_none(), "{next:?}");
+                tell.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let mut dice = Dice::new(seed());
+    until("three times", || {
+        let Ok(receipt) = worker.raise(Stop) else {
+            return true;
+        };
+        let end = Instant::now() + Duration::from_micros(500 + dice.roll(3000));
+        while Instant::now() < end && receipt.state() == throwto::ReceiptState::Pending {
+            std::hint::spin_loop();
+        }
+        receipt.revoke();
+        met.load(Ordering::SeqCst) >= 3
+    });
+    // It may be in one more call.
+    while worker.is_alive() {
+        let _ = worker.raise(Stop);
+        std::thread::yield_now();
+    }
+    join(worker);
 }
