@@ -311,7 +311,10 @@ fn a_labelled_call_is_a_span_of_its_thread() {
 
         // SAFETY: no forced rung is allowed.
         let forced = unsafe { Call::new("forced").run_forced(|| 7) };
-        assert!(matches!(forced, Ok(7)) && steps_of("forced") == ONE);
+        // Where no call can be left by force there is none to be in.
+        let steps = if forced.is_ok() { &ONE[..] } else { &[] };
+        assert!(matches!(forced, Ok(7) | Err(CallError::Unsupported { .. })));
+        assert_eq!(steps_of("forced"), steps);
 
         // What a subscriber does is its own affair: panics, and foreign calls.
         assert_eq!(Call::new("explosive").run(|| 6).ok(), Some(6));

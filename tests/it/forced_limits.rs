@@ -191,8 +191,10 @@ fn limits_inside_a_call_that_is_left_by_force_are_over_with_it() {
             };
             let mut met = None;
             let outcome = timeout(outer, || {
-                // SAFETY: the stage outlives the call, and what is in between owns nothing.
-                let end = unsafe { call.run_forced(|| timeout(inner, || timeout(FOREVER, || spin(&stage)))) };
+                // SAFETY: the stage outlives the call.
+                let stuck = || unsafe { spin(&stage) };
+                // SAFETY: the place is made to be left, and what is in between owns nothing.
+                let end = unsafe { call.run_forced(|| timeout(inner, || timeout(FOREVER, stuck))) };
                 let Err(CallError::Raised(raised)) = end else {
                     panic!("nobody lets it go: {end:?}");
                 };
