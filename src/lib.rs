@@ -91,6 +91,7 @@ mod journal;
 mod mask;
 pub mod os;
 mod platform;
+pub mod pool;
 #[cfg(throwto_ladder)]
 pub mod process;
 mod protocol;
