@@ -4,17 +4,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use throwto::foreign::Call;
 use throwto::pool::{Builder, Job, JobHandle};
-use throwto::{Raised, safepoint, thread};
-
-fn count() -> Result<u64, Raised> {
-    let mut rounds = 0_u64;
-    loop {
-        safepoint()?;
-        rounds = rounds.wrapping_add(1);
-    }
-}
+use throwto::{foreign::Call, safepoint_unwind, thread};
 
 fn query() -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
     let connection = Connection::open_in_memory()?;
@@ -39,12 +30,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .grace(Duration::from_millis(200))
         .build()?;
     let job = |label: &str| Job::new().label(label);
-
     let (sender, receiver) = channel::<()>();
     let deaf = pool.submit_with(job("deaf"), move || receiver.recv())?;
     let sleep = pool.submit_with(job("sleep"), || thread::sleep(Duration::from_secs(3600)))?;
     tell(sleep);
-    tell(pool.submit_with(job("count"), count)?);
+    tell(pool.submit_with(job("spin"), || {
+        loop {
+            safepoint_unwind()
+        }
+    })?);
     tell(pool.submit_with(job("query"), query)?);
     tell(pool.submit_with(job("panic"), || {
         std::panic::resume_unwind(Box::new("of this job only"))
@@ -59,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 // Output:
 // sleep: the job's time limit has passed
-// count: the job's time limit has passed
+// spin: the job's time limit has passed
 // query: the job's time limit has passed
 // panic: the job panicked: of this job only
 // sum: done
