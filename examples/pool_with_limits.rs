@@ -40,9 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     })?);
     tell(pool.submit_with(job("query"), query)?);
-    tell(pool.submit_with(job("panic"), || {
-        std::panic::resume_unwind(Box::new("of this job only"))
-    })?);
+    tell::<()>(pool.submit_with(job("panic"), || panic!("of this job only"))?);
     tell(pool.submit_with(job("sum").limit(Duration::MAX), || (1..=100).sum::<u32>())?);
     tell(deaf);
     println!("written off: {}", pool.status().written_off);
