@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use super::builder::Builder;
 use super::cell::{JobCell, Look};
 use super::error::{Stuck, SubmitError};
-use super::job::discard;
-use crate::current::{self, Attachment, REGISTRY};
+use super::job::{Attached, discard};
+use crate::current::{self, REGISTRY};
 use crate::error::AttachError;
 use crate::platform::{handler, nudge};
 use crate::receipt::deadline_after;
@@ -281,17 +281,17 @@ impl Crew {
     }
 
     /// For a job on a worker: it gets an id of its own.
-    pub(super) fn attach(cell: &JobCell) -> Result<Attachment, AttachError> {
+    pub(super) fn attach(cell: &JobCell) -> Result<Attached, AttachError> {
         if current::owner().is_some() {
             // An earlier job has never dropped its attachment.
-            return current::attach();
+            return current::attach().map(Attached::AsItIs);
         }
         let own = || std::thread::current().name().map(Arc::from);
         let name = cell.label().cloned().or_else(own);
         let id = current::register(name, None, None)?;
         // The last job may have blocked it.
         nudge::unblock(runtime::signal());
-        Ok(current::adopt(id))
+        Ok(Attached::AsItIs(current::adopt(id)))
     }
 
     fn keep_watch(self: &Arc<Self>) {

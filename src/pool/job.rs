@@ -8,6 +8,7 @@
 //! Three scopes, from the outside: what is raised into the job, which comes out as it is; its cancellation; its limit.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,9 +17,10 @@ use super::cell::{JobCell, Packet};
 use super::crew::Crew;
 use super::error::JobError;
 use super::handle::JobHandle;
-use crate::current::{self, Attachment};
+use crate::current::{self, Apart, Attachment};
 use crate::error::AttachError;
 use crate::exception::{Cancelled, TimedOut};
+use crate::protocol::registry::ThreadId;
 use crate::safepoint::as_raised;
 use crate::scope::Scope;
 use crate::time::Deadline;
@@ -94,6 +96,7 @@ impl Job {
     #[track_caller]
     pub fn run<T>(self, f: impl FnOnce() -> T) -> Result<T, JobError<T>> {
         let attachment = current::attach().map_err(JobError::NotAttached)?;
+        let _in_job = InJob::begin();
         let limit = self.limit.map_or(Deadline::NEVER, Deadline::after);
         let outcome = outcome(|| limit.run(|_| f()).map_err(|TimedOut| JobError::TimedOut));
         detach(attachment);
@@ -104,6 +107,10 @@ impl Job {
     ///
     /// Cancelled before its turn it is over at once, and the task only drops `f` when it is called. If the pool drops the task
     /// instead, the handle's result is [`JobError::NotRun`]. What `f` returns is dropped in the task if nobody has the handle.
+    ///
+    /// The task is nobody's part. A pool that steals work may run it on a thread that waits in the middle of another job:
+    /// then it runs under an id of its own and without the other's masks, and what is addressed to the other waits until it is
+    /// over. [`run`](Self::run) and [`job`](super::job()) inside a job are parts of it.
     ///
     /// ```
     /// use throwto::pool::Job;
@@ -116,7 +123,7 @@ impl Job {
     /// ```
     pub fn prepare<T, F: FnOnce() -> T>(self, f: F) -> (impl FnOnce() + use<T, F>, JobHandle<T>) {
         let (prepared, handle) = Prepared::new(self, Weak::new(), f);
-        (move || prepared.run(|_| current::attach()), handle)
+        (move || prepared.run(attach_apart), handle)
     }
 }
 
@@ -161,7 +168,7 @@ impl<T, F: FnOnce() -> T> Prepared<T, F> {
     }
 
     /// Never unwinds.
-    pub(super) fn run(self, attach: impl FnOnce(&JobCell) -> Result<Attachment, AttachError>) {
+    pub(super) fn run(self, attach: impl FnOnce(&JobCell) -> Result<Attached, AttachError>) {
         let Self {
             packet,
             raises,
@@ -185,6 +192,7 @@ impl<T, F: FnOnce() -> T> Prepared<T, F> {
             return detach(attachment);
         };
         let limited = || limit.run(|_| f()).map_err(|TimedOut| JobError::TimedOut);
+        let _in_job = InJob::begin();
         let cancellable = || {
             cancels
                 .run(limited)
@@ -214,8 +222,55 @@ pub(super) fn discard<V>(value: V) {
     dropped.unwrap_or_else(forget_panic);
 }
 
+thread_local! {
+    static IN_JOB: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calling thread is in a job until this is dropped.
+struct InJob {
+    before: bool,
+}
+
+impl InJob {
+    fn begin() -> Self {
+        Self {
+            before: IN_JOB.replace(true),
+        }
+    }
+}
+
+impl Drop for InJob {
+    fn drop(&mut self) {
+        IN_JOB.set(self.before);
+    }
+}
+
+/// How a thread is attached for a job.
+pub(super) enum Attached {
+    AsItIs(Attachment),
+    Apart(Apart),
+}
+
+impl Attached {
+    fn id(&self) -> ThreadId {
+        match self {
+            Self::AsItIs(attachment) => attachment.id(),
+            Self::Apart(apart) => apart.id(),
+        }
+    }
+}
+
+/// For a task on a thread of somebody's pool. One that waits in a job and has taken another task meanwhile runs it apart.
+fn attach_apart(cell: &JobCell) -> Result<Attached, AttachError> {
+    if IN_JOB.get() && current::owner().is_some() {
+        current::set_apart(cell.label().cloned()).map(Attached::Apart)
+    } else {
+        current::attach().map(Attached::AsItIs)
+    }
+}
+
 /// Detaches. What was still pending may have destructors.
-fn detach(attachment: Attachment) {
+fn detach<A>(attachment: A) {
     catch_unwind(AssertUnwindSafe(|| drop(attachment))).unwrap_or_else(forget_panic);
 }
 
