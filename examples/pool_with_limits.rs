@@ -55,6 +55,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 // query: the job's time limit has passed
 // panic: the job panicked: of this job only
 // sum: done
-// deaf: job #1 "deaf" is stuck in thread #..: futex wait..; it ran for .., .. of that too long..; its thread is written off
+// deaf: job #1 "deaf" is stuck in thread #..: ..; it ran for .., .. of that too long..; its thread is written off
 // written off: 1
 // left: 0

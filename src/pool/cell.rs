@@ -33,6 +33,10 @@ impl fmt::Display for JobId {
     }
 }
 
+/// How often a job that seems to run is looked at before it is reported so.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
 static LAST: Mutex<u64> = Mutex::new(0);
 
 /// The lock under which jobs get their numbers.
@@ -252,8 +256,16 @@ impl JobCell {
     /// Where it is stuck, if it runs.
     pub(super) fn stuck(&self) -> Option<Stuck> {
         let thread = self.thread()?;
-        // Some file reads: not under the lock.
-        let info = status::info(thread);
+        // Some file reads, and pauses: not under the lock.
+        let mut info = status::info(thread);
+        for _ in 1..LOOKS {
+            if info.as_ref().is_none_or(|info| info.where_blocked != "running") {
+                break;
+            }
+            // A nudge may just have roused it from where it is stuck.
+            std::thread::sleep(BETWEEN_LOOKS);
+            info = status::info(thread);
+        }
         let phase = self.phase();
         let Phase::Running(running) = &*phase else {
             return None;
@@ -343,5 +355,52 @@ impl<T> Packet<T> {
             // The last two: this is a forked child, and the job stayed in the parent.
             Phase::Over(End::NotRun) | Phase::Queued | Phase::Running(_) => Err(JobError::NotRun),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Weak};
+
+    use super::*;
+    use crate::scope::Scope;
+
+    fn running() -> (crate::Attachment, Arc<Packet<Arc<()>>>, Stuck) {
+        let attachment = crate::attach().unwrap();
+        let ((_, raises), (_, cancels)) = (Scope::new(), Scope::new());
+        let cell = JobCell::new(None, None, raises, cancels, Weak::new());
+        let packet = Arc::new(Packet::new(Arc::new(cell)));
+        assert!(packet.cell().begin(attachment.id()).is_some());
+        let stuck = packet.cell().stuck().unwrap();
+        (attachment, packet, stuck)
+    }
+
+    #[test]
+    fn a_job_that_has_ended_is_not_written_off() {
+        let (_attachment, packet, stuck) = running();
+        packet.end(Ok(Arc::new(())));
+        assert!(!packet.cell().write_off(&stuck));
+        packet.cell().cancel();
+        packet.cell().not_run();
+        assert!(packet.take().is_ok());
+    }
+
+    #[test]
+    fn the_late_result_of_a_job_that_was_written_off_is_dropped_where_it_comes() {
+        let (_attachment, packet, stuck) = running();
+        assert!(packet.cell().write_off(&stuck) && !packet.cell().write_off(&stuck));
+        let result = Arc::new(());
+        packet.end(Ok(Arc::clone(&result)));
+        assert_eq!(Arc::strong_count(&result), 1);
+        assert!(matches!(packet.take(), Err(JobError::Stuck(_))));
+    }
+
+    #[test]
+    fn a_cancelled_job_does_not_begin() {
+        let (attachment, _, _) = running();
+        let ((_, raises), (_, cancels)) = (Scope::new(), Scope::new());
+        let cell = JobCell::new(None, None, raises, cancels, Weak::new());
+        cell.cancel();
+        assert!(cell.begin(attachment.id()).is_none() && cell.is_over());
     }
 }

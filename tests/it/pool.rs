@@ -510,7 +510,10 @@ fn a_job_stuck_beyond_every_rung_is_reported_and_its_thread_replaced_and_ends_wh
     assert!(told.overdue >= Duration::from_millis(50) && !told.is_caller);
     assert_eq!(control.state(), JobState::WrittenOff);
     if cfg!(throwto_ladder) {
-        assert!(told.where_blocked().starts_with("futex wait"), "{told}");
+        let at_its_place = |stuck: &throwto::pool::Stuck| stuck.where_blocked().starts_with("futex wait");
+        until("its place", || {
+            pool.status().stuck.first().is_some_and(at_its_place)
+        });
     }
     until("it was reported", || !reports.lock().unwrap().is_empty());
     until("it was replaced", || pool.status().threads == 2);
