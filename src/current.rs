@@ -211,10 +211,14 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
 /// Meanwhile nothing that is addressed to the outer id is delivered, and nobody is signalled in its name: its thread is
 /// busy with something that is not its own.
 pub(crate) struct Apart {
-    // In this order, whatever unwinds out of the first.
+    // Dropped in this order, whatever unwinds out of the first two.
     attachment: Attachment,
+    _kept: Kept,
     _return: Return,
 }
+
+/// Ends the inner membership, if somebody has kept an attachment of it.
+struct Kept;
 
 struct Return(Option<Membership>);
 
@@ -230,14 +234,19 @@ pub(crate) fn set_apart(name: Option<Arc<str>>) -> Result<Apart, AttachError> {
     let outer = MEMBERSHIP.take();
     Ok(Apart {
         attachment: adopt(id),
+        _kept: Kept,
         _return: Return(outer),
     })
 }
 
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(MEMBERSHIP.take());
+    }
+}
+
 impl Drop for Return {
     fn drop(&mut self) {
-        // If somebody has kept an attachment of the inner id.
-        drop(MEMBERSHIP.take());
         if let Some(outer) = self.0.take() {
             let record = outer.owner.record();
             REGISTRY.bind(outer.id, nudge::os_tid());

@@ -150,7 +150,7 @@ impl Scope {
             cancel(open.place(), at);
         }
         let outcome = catch_unwind(AssertUnwindSafe(f));
-        let _not_converted = open.end();
+        let _not_converted = open.end(outcome.is_ok());
         outcome.unwrap_or_else(|payload| resume_unwind(payload))
     }
 }
