@@ -40,7 +40,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     })?);
     tell(pool.submit_with(job("query"), query)?);
-    tell::<()>(pool.submit_with(job("panic"), || panic!("of this job only"))?);
     tell(pool.submit_with(job("sum").limit(Duration::MAX), || (1..=100).sum::<u32>())?);
     tell(deaf);
     println!("written off: {}", pool.status().written_off);
@@ -53,7 +52,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 // sleep: the job's time limit has passed
 // spin: the job's time limit has passed
 // query: the job's time limit has passed
-// panic: the job panicked: of this job only
 // sum: done
 // deaf: job #1 "deaf" is stuck in thread #..: ..; it ran for .., .. of that too long..; its thread is written off
 // written off: 1
