@@ -119,7 +119,8 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         let last = MEMBERSHIP.try_with(|cell| {
             let mut place = cell.borrow_mut();
-            let membership = place.as_mut()?;
+            // Not that of another id, which the thread has had for a while and kept an attachment of.
+            let membership = place.as_mut().filter(|membership| membership.id == self.id)?;
             membership.attachments -= 1;
             // The regions on this thread's stack write to the record when they end: it is not given back under them.
             let in_region = membership.owner.region().kind() != Kind::Running;
@@ -202,6 +203,57 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
     Attachment {
         id,
         _thread: PhantomData,
+    }
+}
+
+/// The calling thread under another id. When this is dropped it is again who it was before.
+///
+/// Meanwhile nothing that is addressed to the outer id is delivered, and nobody is signalled in its name: its thread is
+/// busy with something that is not its own.
+pub(crate) struct Apart {
+    // Dropped in this order, whatever unwinds out of the first two.
+    attachment: Attachment,
+    _kept: Kept,
+    _return: Return,
+}
+
+/// Ends the inner membership, if somebody has kept an attachment of it.
+struct Kept;
+
+struct Return(Option<Membership>);
+
+impl Apart {
+    pub(crate) fn id(&self) -> ThreadId {
+        self.attachment.id()
+    }
+}
+
+/// Sets the calling thread, which is attached, apart from who it is.
+pub(crate) fn set_apart(name: Option<Arc<str>>) -> Result<Apart, AttachError> {
+    let id = register(name, None, None)?;
+    let outer = MEMBERSHIP.take();
+    Ok(Apart {
+        attachment: adopt(id),
+        _kept: Kept,
+        _return: Return(outer),
+    })
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(MEMBERSHIP.take());
+    }
+}
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Some(outer) = self.0.take() {
+            let record = outer.owner.record();
+            REGISTRY.bind(outer.id, nudge::os_tid());
+            record.begin(handler::this_thread(), nudge::os_tid());
+            MEMBERSHIP.set(Some(outer));
+            CURRENT.set(record);
+        }
     }
 }
 

@@ -127,7 +127,8 @@ pub struct Stats {
     pub forged_signals: u64,
     /// Hooks that panicked; the ladder went on.
     pub hook_panics: u64,
-    /// Calls of [`foreign::detached`](crate::foreign::detached) that their callers gave up.
+    /// Calls of [`foreign::detached`](crate::foreign::detached) that their callers gave up, and jobs of a
+    /// [`JobPool`](crate::pool::JobPool) that were written off.
     pub left_behind: u64,
     /// How many of those have not ended: a number as of now, and not a counter.
     pub left_running: u64,

@@ -17,7 +17,7 @@ use crate::journal::{self, Shelf};
 use crate::platform::{fork, handler, nudge};
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Slot;
-use crate::{runtime, status};
+use crate::{pool, runtime, status};
 
 struct Held {
     members: MutexGuard<'static, Members>,
@@ -27,6 +27,7 @@ struct Held {
     _seen: status::HeldSeen,
     _journals: MutexGuard<'static, Shelf>,
     _poison: MutexGuard<'static, Vec<&'static str>>,
+    _jobs: pool::HeldNumbers,
 }
 
 thread_local! {
@@ -49,6 +50,7 @@ extern "C" fn before() {
         _seen: status::hold_for_fork(),
         _journals: journal::hold_for_fork(),
         _poison: foreign::hold_for_fork(),
+        _jobs: pool::hold_for_fork(),
     };
     let _ = HELD.try_with(|place| place.replace(Some(held)));
 }

@@ -37,7 +37,8 @@
 //! # Time limits and scopes
 //!
 //! [`time::timeout`] gives a closure so long and no longer; a [`scope::Scope`] can be cancelled from elsewhere. What is
-//! addressed to either is delivered inside it or never, and each turns its own exception into its result.
+//! addressed to either is delivered inside it or never, and each turns its own exception into its result. [`pool`] makes jobs of
+//! closures, for threads that go on to the next one.
 //!
 //! # The ladder
 //!
@@ -91,6 +92,7 @@ mod journal;
 mod mask;
 pub mod os;
 mod platform;
+pub mod pool;
 #[cfg(throwto_ladder)]
 pub mod process;
 mod protocol;

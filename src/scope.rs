@@ -139,6 +139,20 @@ impl Scope {
         }
         open.run(f).map_err(|Own| Cancelled)
     }
+
+    /// As [`run`](Self::run), converting nothing: the scope's exceptions come out of it as they are.
+    #[track_caller]
+    pub(crate) fn run_through<T>(self, f: impl FnOnce() -> T) -> T {
+        let at = Location::caller();
+        let _attachment = attached();
+        let open = OpenScope::begin(NEVER, 0, at);
+        if self.handle.cell.begin(open.place()) {
+            cancel(open.place(), at);
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(f));
+        let _not_converted = open.end(outcome.is_ok());
+        outcome.unwrap_or_else(|payload| resume_unwind(payload))
+    }
 }
 
 impl ScopeHandle {

@@ -97,7 +97,8 @@ pub struct ThreadInfo {
     pub name: Option<String>,
     /// The thread that spawned it, if that one was attached.
     pub parent: Option<ThreadId>,
-    /// Whether it runs a call of [`foreign::detached`](crate::foreign::detached) that its caller has given up.
+    /// Whether it runs a call of [`foreign::detached`](crate::foreign::detached) that its caller has given up, or a job of
+    /// a [`JobPool`](crate::pool::JobPool) that was written off.
     pub left_behind: bool,
     /// What it is doing, as far as this crate knows.
     pub state: ThreadState,

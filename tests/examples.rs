@@ -19,8 +19,11 @@ fn program(name: &str) -> PathBuf {
     program
 }
 
+/// Its standard input is a pipe that never says anything and never ends.
 fn run(name: &str, arguments: &[&str]) -> Output {
-    Command::new(program(name)).args(arguments).output().unwrap()
+    let (silent, _kept_open) = std::io::pipe().unwrap();
+    let mut command = Command::new(program(name));
+    command.args(arguments).stdin(silent).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

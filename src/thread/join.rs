@@ -263,7 +263,7 @@ impl<T> fmt::Debug for JoinError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Raised(raised) => f.debug_tuple("Raised").field(raised).finish(),
-            Self::Panicked(payload) => f.debug_tuple("Panicked").field(&message(payload)).finish(),
+            Self::Panicked(payload) => f.debug_tuple("Panicked").field(&panic_text(payload)).finish(),
             Self::Interrupted(raised, handle) => {
                 f.debug_tuple("Interrupted").field(raised).field(handle).finish()
             }
@@ -275,7 +275,7 @@ impl<T> fmt::Display for JoinError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Raised(raised) => write!(f, "the thread was ended by an exception: {raised}"),
-            Self::Panicked(payload) => write!(f, "the thread panicked: {}", message(payload)),
+            Self::Panicked(payload) => write!(f, "the thread panicked: {}", panic_text(payload)),
             Self::Interrupted(raised, handle) => {
                 write!(
                     f,
@@ -289,7 +289,8 @@ impl<T> fmt::Display for JoinError<T> {
 
 impl<T> std::error::Error for JoinError<T> {}
 
-fn message(payload: &Payload) -> &str {
+/// The text of a panic.
+pub(crate) fn panic_text(payload: &Payload) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(a payload that is not text)")

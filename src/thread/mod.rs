@@ -15,6 +15,7 @@ mod stoppable;
 use std::time::Duration;
 
 pub use group::{Survivor, ThreadGroup};
+pub(crate) use join::panic_text;
 pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stoppable::{StoppableThread, stopped};

@@ -647,3 +647,22 @@ fn a_scope_never_returns_before_its_children_however_it_is_shot_at() {
         drop(end);
     });
 }
+
+/// Whether the process is the one that began the scope was once asked of a runtime that was not there yet.
+#[test]
+fn a_scope_that_is_the_first_thing_in_its_process_waits_for_its_children() {
+    in_own_process(
+        "groups::a_scope_that_is_the_first_thing_in_its_process_waits_for_its_children",
+        || {
+            let ended = AtomicBool::new(false);
+            thread::scope(|s| {
+                s.spawn(|| {
+                    // Long enough for a scope that does not wait to be caught at it.
+                    std::thread::sleep(Duration::from_millis(50));
+                    ended.store(true, Ordering::SeqCst);
+                });
+            });
+            assert!(ended.load(Ordering::SeqCst), "it borrows what is gone");
+        },
+    );
+}

@@ -31,6 +31,7 @@ mod masks;
 #[cfg(target_os = "linux")]
 mod misnested;
 mod nudges;
+mod pool;
 #[cfg(throwto_ladder)]
 mod process;
 mod raise;
