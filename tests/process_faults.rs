@@ -45,7 +45,7 @@ fn work() -> Result<&'static str, String> {
                 .is_some_and(|t| t.where_blocked.starts_with("read(") || t.where_blocked.starts_with("futex"))
         });
         let receipt = worker.raise(Stop).map_err(|error| format!("raise: {error}"))?;
-        let state = receipt.wait(if lasting() { PATIENCE } else { LIMIT });
+        let state = receipt.wait(if no_more_signals() { PATIENCE } else { LIMIT });
         if state == ReceiptState::Pending {
             // It says so, and can be taken back: then the thread is as if nothing had been.
             assert_eq!(info(worker.id()).unwrap().pending, 1);
@@ -104,9 +104,11 @@ fn sleep(_: &std::io::PipeReader) -> Option<()> {
     thread::sleep(FOREVER).err().map(drop)
 }
 
-/// Whether the fault of this process goes on for ever.
-fn lasting() -> bool {
-    std::env::var(FAULT).is_ok_and(|fault| fault.ends_with(&FOR_EVER.to_string()))
+/// Whether no signal can be sent any more in this process: then a raise may stay pending.
+fn no_more_signals() -> bool {
+    let signals = libc::SYS_rt_tgsigqueueinfo.to_string();
+    std::env::var(FAULT)
+        .is_ok_and(|fault| fault.starts_with(&signals) && fault.ends_with(&FOR_EVER.to_string()))
 }
 
 /// Runs `work` with the fault, in a process of its own. Returns the last line, and whether the fault has come about.

@@ -120,15 +120,13 @@ fn round(
     match scene.lead {
         Lead::Nothing => {}
         Lead::Stray(number) => {
-            tracer.go(0);
-            assert_eq!(tracer.wait(true), Stop::Asleep);
+            tracer.run_into_read();
             tracer.signal(number);
             assert_eq!(tracer.wait(false), Stop::Signal(number));
             signal = number;
         }
         Lead::Ordered { byte } => {
-            tracer.go(0);
-            assert_eq!(tracer.wait(true), Stop::Asleep);
+            tracer.run_into_read();
             tracer.have_done(RAISE);
             assert_eq!(tracer.wait(false), Stop::Signal(libc::SIGURG));
             tracer.go(libc::SIGURG);

@@ -232,6 +232,23 @@ impl Tracer {
         assert_eq!(self.ptrace(libc::PTRACE_CONT, 0, signal as usize), 0);
     }
 
+    /// Lets it run until it is asleep in a read.
+    pub fn run_into_read(&mut self) {
+        self.go(0);
+        let began = Instant::now();
+        loop {
+            assert_eq!(self.wait(true), Stop::Asleep);
+            if self.system_call().starts_with(&format!("{} ", libc::SYS_read)) {
+                return;
+            }
+            assert!(
+                began.elapsed() < HANGS,
+                "it sleeps elsewhere: {}",
+                self.system_call()
+            );
+        }
+    }
+
     /// Lets it run to its next mark, with every signal that comes.
     pub fn run_to_mark(&mut self, signal: i32) {
         self.run_to_mark_from(0, signal);
