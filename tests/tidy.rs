@@ -73,7 +73,7 @@ fn everything() -> Vec<(String, String)> {
 }
 
 #[test]
-fn only_the_platform_names_a_target_and_only_the_shim_names_loom() {
+fn only_the_platform_names_a_target_and_only_the_shim_names_the_models() {
     hold(rules::cfg_fences, &src());
 }
 

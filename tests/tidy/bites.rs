@@ -26,9 +26,9 @@ fn code_only_blanks_comments_and_literals_and_keeps_lines() {
 
 #[test]
 fn cfg_fences_bite() {
-    let bad = "#[cfg(all(\n    target_os = \"linux\",\n    x\n))]\nfn f() { if cfg!(unix) {} }\n#[cfg(not(loom))]\nfn g() {}";
-    assert_eq!(lines(cfg_fences("src/io.rs", bad)), [2, 5, 6]);
-    assert_eq!(lines(cfg_fences("src/platform/linux.rs", bad)), [6]);
+    let bad = "#[cfg(all(\n    target_os = \"linux\",\n    x\n))]\nfn f() { if cfg!(unix) {} }\n#[cfg(not(loom))]\nfn g() {}\n#[cfg(shuttle)]\nfn h() {}";
+    assert_eq!(lines(cfg_fences("src/io.rs", bad)), [2, 5, 6, 8]);
+    assert_eq!(lines(cfg_fences("src/platform/linux.rs", bad)), [6, 8]);
     assert_eq!(lines(cfg_fences("src/sync_shim.rs", bad)), [2, 5]);
     let tests = "#[cfg(all(test, not(loom)))]\nmod tests {}\n#[cfg(unix)]\nfn f() {}";
     assert_eq!(lines(cfg_fences("src/protocol/word.rs", tests)), [3]);

@@ -19,7 +19,7 @@ pub const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), con
 #[derive(Debug)]
 pub struct Fault(pub usize, pub String);
 
-/// Target cfgs stay below `src/platform/`, the loom cfg in the shim; a closing test module may opt out of loom.
+/// Target cfgs stay below `src/platform/`, those of the models in the shim; a closing test module may opt out of loom.
 pub fn cfg_fences(path: &str, text: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
     let code = code_only(text);
@@ -32,8 +32,9 @@ pub fn cfg_fences(path: &str, text: &str) -> Vec<Fault> {
                 format!("cfg on `{name}` outside src/platform/; ask build.rs for a capability"),
             ));
         }
-        if name == "loom" && path != "src/sync_shim.rs" && line <= shipped_lines {
-            faults.push(Fault(line, "cfg on `loom` outside src/sync_shim.rs".into()));
+        let model = name == "loom" || name == "shuttle";
+        if model && path != "src/sync_shim.rs" && line <= shipped_lines {
+            faults.push(Fault(line, format!("cfg on `{name}` outside src/sync_shim.rs")));
         }
     }
     faults
