@@ -33,6 +33,7 @@ mod misnested;
 mod nudges;
 #[cfg(throwto_ladder)]
 mod process;
+mod properties;
 mod raise;
 mod receipts;
 mod scopes;
