@@ -26,6 +26,7 @@ mod attach_exit;
 mod birth;
 mod detached;
 mod handler;
+mod locks;
 mod notes;
 mod nudges;
 mod order;

@@ -95,6 +95,7 @@ fn drive(record: &'static Record, signals: &Signals, futex: &Futex) {
     release(look, futex);
 }
 
+/// Shows protocol::record I6.
 #[test]
 fn no_signal_comes_after_its_exception_whoever_else_sends_one() {
     model(Some(3), || {
@@ -182,6 +183,7 @@ fn late_raise(cancel: bool, wait: bool) {
     assert_eq!(raised.drops(), usize::from(!cancel));
 }
 
+/// Shows protocol::scope I1, protocol::record I6.
 #[test]
 fn no_signal_of_a_raise_into_a_scope_comes_after_its_end() {
     model(None, || late_raise(false, true));

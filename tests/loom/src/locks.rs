@@ -1,0 +1,105 @@
+//! The word of a lock and the line before it: nobody waits for a lock that is free, and nobody holds it with another.
+//!
+//! Owns: the models of `protocol::lock_word`. The line is a flag under a lock, with a bell; what `sync::queue` does beside that
+//! is not modelled.
+//!
+//! **Signal context:** no.
+
+#![allow(unsafe_code)]
+
+use loom::cell::UnsafeCell;
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+use crate::protocol::lock_word::{AfterRelease, LockWord, Take};
+use crate::stage::model;
+
+struct Lock {
+    word: LockWord,
+    /// Who is in line, and who has been notified.
+    line: Mutex<(u32, u32)>,
+    notified: Condvar,
+    data: UnsafeCell<u32>,
+}
+
+// SAFETY: the data is touched by who holds the lock; that no two do is what loom looks for.
+unsafe impl Sync for Lock {}
+
+impl Lock {
+    /// As `sync::Mutex::lock` does. `early`: marks before it joins the line.
+    fn lock(&self, early: bool) {
+        if self.word.take() == Take::Taken {
+            return;
+        }
+        if early && self.word.take_or_mark() == Take::Taken {
+            return;
+        }
+        self.line.lock().unwrap().0 += 1;
+        loop {
+            if !early && self.word.take_or_mark() == Take::Taken {
+                break;
+            }
+            let mut line = self.line.lock().unwrap();
+            while line.1 == 0 {
+                line = self.notified.wait(line).unwrap();
+            }
+            line.1 -= 1;
+            drop(line);
+            if early && self.word.take_or_mark() == Take::Taken {
+                break;
+            }
+        }
+        self.line.lock().unwrap().0 -= 1;
+    }
+
+    fn use_and_release(&self) {
+        // SAFETY: loom panics if another access is concurrent.
+        self.data.with_mut(|data| unsafe { *data += 1 });
+        if self.word.release() == AfterRelease::Notify {
+            let mut line = self.line.lock().unwrap();
+            if line.0 > line.1 {
+                line.1 += 1;
+                self.notified.notify_one();
+            }
+        }
+    }
+}
+
+fn threads_that_lock(count: usize, early: bool) {
+    let lock = Arc::new(Lock {
+        word: LockWord::new(),
+        line: Mutex::default(),
+        notified: Condvar::new(),
+        data: UnsafeCell::new(0),
+    });
+    let work = |lock: Arc<Lock>| {
+        move || {
+            lock.lock(early);
+            lock.use_and_release();
+        }
+    };
+    let others: Vec<_> = (1..count).map(|_| thread::spawn(work(lock.clone()))).collect();
+    work(lock.clone())();
+    others.into_iter().for_each(|other| other.join().unwrap());
+    // SAFETY: all who had it have ended.
+    lock.data.with(|data| assert_eq!(unsafe { *data } as usize, count));
+}
+
+/// Shows protocol::lock_word I1.
+#[test]
+fn who_waits_for_a_lock_gets_it_alone() {
+    model(None, || threads_that_lock(2, false));
+}
+
+/// Shows protocol::lock_word I1, I2.
+#[test]
+fn the_mark_is_left_for_the_last_of_three() {
+    model(Some(2), || threads_that_lock(3, false));
+}
+
+/// A waiter that marks the word before it is in line: the holder looks for it in vain.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn without_joining_the_line_first_a_waiter_sleeps_for_ever() {
+    model(Some(3), || threads_that_lock(2, true));
+}
