@@ -5,11 +5,11 @@
 //!
 //! **Signal context:** no.
 
+use core::time::Duration;
 use std::any::TypeId;
 use std::error::Error;
 use std::panic::Location;
 use std::ptr::null_mut;
-use std::time::Duration;
 
 use super::deadline::NEVER;
 use super::ladder::{Found, Step, Times};

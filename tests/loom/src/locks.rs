@@ -26,30 +26,29 @@ struct Lock {
 unsafe impl Sync for Lock {}
 
 impl Lock {
-    /// As `sync::Mutex::lock` does. `early`: marks before it joins the line.
-    fn lock(&self, early: bool) {
+    /// As `sync::Mutex::lock` does.
+    fn lock(&self) {
         if self.word.take() == Take::Taken {
             return;
         }
-        if early && self.word.take_or_mark() == Take::Taken {
-            return;
-        }
         self.line.lock().unwrap().0 += 1;
-        loop {
-            if !early && self.word.take_or_mark() == Take::Taken {
-                break;
-            }
+        while self.word.take_or_mark() == Take::Held {
             let mut line = self.line.lock().unwrap();
             while line.1 == 0 {
                 line = self.notified.wait(line).unwrap();
             }
             line.1 -= 1;
-            drop(line);
-            if early && self.word.take_or_mark() == Take::Taken {
-                break;
-            }
         }
         self.line.lock().unwrap().0 -= 1;
+    }
+
+    /// Marks the word before it joins the line. Whether it has the lock; else it would sleep now.
+    fn lock_out_of_turn(&self) -> bool {
+        let has = self.word.take() == Take::Taken || self.word.take_or_mark() == Take::Taken;
+        if !has {
+            self.line.lock().unwrap().0 += 1;
+        }
+        has
     }
 
     fn use_and_release(&self) {
@@ -65,16 +64,20 @@ impl Lock {
     }
 }
 
-fn threads_that_lock(count: usize, early: bool) {
-    let lock = Arc::new(Lock {
+fn new() -> Arc<Lock> {
+    Arc::new(Lock {
         word: LockWord::new(),
         line: Mutex::default(),
         notified: Condvar::new(),
         data: UnsafeCell::new(0),
-    });
+    })
+}
+
+fn threads_that_lock(count: usize) {
+    let lock = new();
     let work = |lock: Arc<Lock>| {
         move || {
-            lock.lock(early);
+            lock.lock();
             lock.use_and_release();
         }
     };
@@ -82,24 +85,40 @@ fn threads_that_lock(count: usize, early: bool) {
     work(lock.clone())();
     others.into_iter().for_each(|other| other.join().unwrap());
     // SAFETY: all who had it have ended.
-    lock.data.with(|data| assert_eq!(unsafe { *data } as usize, count));
+    lock.data
+        .with(|data| assert_eq!(unsafe { *data } as usize, count));
 }
 
 /// Shows protocol::lock_word I1.
 #[test]
 fn who_waits_for_a_lock_gets_it_alone() {
-    model(None, || threads_that_lock(2, false));
+    model(None, || threads_that_lock(2));
 }
 
 /// Shows protocol::lock_word I1, I2.
 #[test]
 fn the_mark_is_left_for_the_last_of_three() {
-    model(Some(2), || threads_that_lock(3, false));
+    model(Some(2), || threads_that_lock(3));
 }
 
 /// A waiter that marks the word before it is in line: the holder looks for it in vain.
 #[test]
-#[should_panic(expected = "deadlock")]
-fn without_joining_the_line_first_a_waiter_sleeps_for_ever() {
-    model(Some(3), || threads_that_lock(2, true));
+#[should_panic(expected = "nobody is coming")]
+fn without_joining_the_line_first_a_waiter_is_left_alone() {
+    model(None, || {
+        let lock = new();
+        let waiter = thread::spawn({
+            let lock = lock.clone();
+            move || {
+                if lock.lock_out_of_turn() {
+                    lock.use_and_release();
+                }
+            }
+        });
+        lock.lock();
+        lock.use_and_release();
+        waiter.join().unwrap();
+        let line = lock.line.lock().unwrap();
+        assert_eq!(line.0, line.1, "asleep before a free lock, and nobody is coming");
+    });
 }
