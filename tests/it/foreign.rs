@@ -356,7 +356,7 @@ fn a_hook_may_ask_for_everything_that_the_driver_uses() {
         let worker = thread::spawn(move || {
             let hook = || {
                 let raised = throwto::raise_exc(other, Stop).is_ok();
-                tell.send((raised, throwto::stats().nudges, threads().len()))
+                tell.send((raised, throwto::stats().nudges, throwto::threads().len()))
                     .unwrap();
                 library.interrupt();
             };
