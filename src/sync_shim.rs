@@ -1,6 +1,6 @@
-//! The one switch between std's atomics and locks and loom's.
+//! The one switch between std's atomics and locks, loom's and shuttle's.
 //!
-//! Owns: `cfg(loom)`, which stands in no other file. Leaves to others: every protocol decision.
+//! Owns: `cfg(loom)` and `cfg(shuttle)`, which stand in no other file. Leaves to others: every protocol decision.
 //! Anyone may call, on any thread; [`lock`] blocks as its mutex does.
 //!
 //! **Signal context:** the atomics yes, the mutex no.
@@ -11,14 +11,20 @@
 //! ordered by the raiser's half, `membarrier(PRIVATE_EXPEDITED)`, which acts as a full fence on every running
 //! thread of the process. Under loom it is what the model in charge says ([`in_models`]): a full fence, none at all, or
 //! a point at which the owner takes a remote fence that was asked for. Only the last is true to a membarrier: a full
-//! fence in every [`light_fence`] would order more than the machine does and hide races.
+//! fence in every [`light_fence`] would order more than the machine does and hide races. Under shuttle all accesses have
+//! one order, and fences do nothing.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+};
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
@@ -41,9 +47,13 @@ pub(crate) fn light_fence() {
     in_models::LIGHT_FENCE.get()();
 }
 
-/// `usual`, except under loom, where what is many only costs time.
+/// `usual`, except in models, where what is many only costs time.
 pub(crate) const fn sized(usual: usize, in_models: usize) -> usize {
-    if cfg!(loom) { in_models } else { usual }
+    if cfg!(any(loom, shuttle)) {
+        in_models
+    } else {
+        usual
+    }
 }
 
 /// What a model may set for itself. All threads of one model run on one thread of the system.

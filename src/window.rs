@@ -161,6 +161,7 @@ mod tests {
         crate::raise_exc(ThreadId::current().unwrap(), crate::Stop).unwrap();
     }
 
+    /// Shows window I1.
     #[test]
     fn a_nudge_just_before_the_stub_is_not_lost_to_a_masked_call() {
         let raise = |owner: Owner| {

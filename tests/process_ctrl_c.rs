@@ -318,6 +318,7 @@ fn the_key_itself_raises() {
     assert!(program.end().success());
 }
 
+/// Shows signal I1.
 #[test]
 fn a_third_press_leaves_the_terminal_as_it_was() {
     let name = "a_third_press_leaves_the_terminal_as_it_was";

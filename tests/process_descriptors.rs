@@ -33,6 +33,7 @@ fn is_raised<T>(result: io::Result<T>) -> bool {
     result.is_err_and(|error| Raised::from_io(error).unwrap().is::<Stop>())
 }
 
+/// Shows platform::linux::calls I1.
 #[test]
 fn no_descriptor_is_left_by_operations_under_fire() {
     let dir = tempfile::tempdir().unwrap();

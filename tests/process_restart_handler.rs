@@ -190,6 +190,7 @@ fn a_masked_read_below_a_restarting_handler_is_broken_too() {
 }
 
 /// Signals of others end nothing: reads go on, and time limits are neither cut nor prolonged.
+/// Shows io::readiness I1.
 #[test]
 fn signals_that_raise_nothing_are_retried_and_do_not_move_a_deadline() {
     install(Signal::SIGWINCH, brief, SaFlags::empty(), SigSet::empty());

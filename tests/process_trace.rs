@@ -149,6 +149,7 @@ fn until_heard(fields: &[(&str, &str)]) -> Heard {
 }
 
 /// One test for all that the process's subscriber hears: it is set once.
+/// Shows trace I1.
 #[test]
 fn every_step_of_a_raise_is_an_event_and_every_labelled_call_a_span() {
     in_own_process(

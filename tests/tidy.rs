@@ -1,16 +1,19 @@
 //! House rules that a program can check: arrows between modules, cfg fences, file headers, sizes, unsafe, names.
 //!
 //! `tidy/rules.rs` holds the rules, each a pure function from (path, text) to faults; `tidy/bites.rs` shows that
-//! each objects to a small bad sample before it is trusted with the tree; `tidy/rust_text.rs` knows as much of
-//! Rust as they need. This file walks the tree. Nothing is exempt: the rules for tests hold of these files too.
+//! each objects to a small bad sample before it is trusted with the tree; `tidy/invariants.rs` has the rule that spans
+//! sources and tests; `tidy/rust_text.rs` knows as much of Rust as they need. This file walks the tree. Nothing is exempt: the rules for tests hold of these files too.
 
 #[path = "tidy/bites.rs"]
 mod bites;
+#[path = "tidy/invariants.rs"]
+mod invariants;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/rust_text.rs"]
 mod rust_text;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -73,7 +76,7 @@ fn everything() -> Vec<(String, String)> {
 }
 
 #[test]
-fn only_the_platform_names_a_target_and_only_the_shim_names_loom() {
+fn only_the_platform_names_a_target_and_only_the_shim_names_the_models() {
     hold(rules::cfg_fences, &src());
 }
 
@@ -127,6 +130,37 @@ fn the_audit_map_is_complete() {
 #[test]
 fn invariant_numbers_are_defined_once() {
     hold(rules::invariants_defined_once, &src());
+}
+
+#[test]
+fn every_invariant_is_shown_by_a_test_that_names_it() {
+    let defined: BTreeMap<_, _> = src()
+        .iter()
+        .flat_map(|(path, text)| {
+            let all = invariants::defined(path, text).into_iter();
+            all.map(|(one, line)| (one, (path.clone(), line)))
+        })
+        .collect();
+    let modules: BTreeSet<String> = defined.keys().map(|(module, _)| module.clone()).collect();
+    let page = "docs/verification.md";
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let mut named: BTreeMap<_, _> = invariants::argued(&text, &modules)
+        .into_iter()
+        .map(|(one, line)| (one, (page.to_owned(), line)))
+        .collect();
+    let mut tests = tree(&["src", "tests"]);
+    tests.retain(|(path, _)| !path.starts_with("tests/tidy"));
+    for (path, text) in tests {
+        for (one, line) in invariants::named(&path, &text, &modules) {
+            named.insert(one, (path.clone(), line));
+        }
+    }
+    let faults = invariants::faults(&defined, &named);
+    let told: Vec<String> = faults
+        .iter()
+        .map(|(path, Fault(line, what))| format!("{path}:{line}: {what}"))
+        .collect();
+    assert!(told.is_empty(), "{} breach(es):\n{}", told.len(), told.join("\n"));
 }
 
 #[test]

@@ -308,6 +308,7 @@ mod tests {
         (attachment, current::owner().unwrap())
     }
 
+    /// Shows foreign::detached I1.
     #[test]
     fn a_result_that_is_there_wins_and_the_exception_stays() {
         let (_attachment, owner) = raised_here();
@@ -317,6 +318,7 @@ mod tests {
         assert!(!exchange.is_given_up() && crate::safepoint().is_err());
     }
 
+    /// Shows foreign::detached I2.
     #[test]
     fn without_a_result_the_exception_wins_and_a_late_result_is_dropped_at_once() {
         let (_attachment, owner) = raised_here();

@@ -53,6 +53,7 @@ impl<T: Ord> Timetable<T> {
 mod tests {
     use super::*;
 
+    /// Shows protocol::deadline I2.
     #[test]
     fn ten_thousand_visits_come_in_the_order_of_their_times() {
         let mut table = Timetable::new();

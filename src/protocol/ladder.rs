@@ -116,6 +116,7 @@ mod tests {
         }
     }
 
+    /// Shows protocol::ladder I4.
     #[test]
     fn a_blocked_thread_climbs_from_fail_to_unwind() {
         let step = |waited| BOTH.step(found(true, waited));
@@ -144,6 +145,7 @@ mod tests {
         );
     }
 
+    /// Shows protocol::ladder I2.
     #[test]
     fn masked_threads_are_unwound_from_blocked_calls_and_never_abandoned() {
         for blocked in [true, false] {
@@ -163,6 +165,7 @@ mod tests {
         assert_eq!(Times::default().step(self::found(true, 1000)), Step::Fail);
     }
 
+    /// Shows protocol::ladder I3.
     #[test]
     fn a_forced_rung_is_due_from_its_time_on() {
         let region = found(true, 0).region;

@@ -165,6 +165,7 @@ mod tests {
         assert_eq!(set(members.tree(a)), set([a, below]));
     }
 
+    /// Shows protocol::lineage I1.
     #[test]
     fn orphans_stay_in_the_tree_of_the_ancestor_that_lives() {
         let registry = Registry::new();
@@ -189,6 +190,7 @@ mod tests {
         assert_eq!(registry.members().tree(last), [last]);
     }
 
+    /// Shows protocol::lineage I2.
     #[test]
     fn a_child_is_in_all_groups_of_its_parent_and_in_its_own() {
         let registry = Registry::new();

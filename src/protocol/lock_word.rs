@@ -117,6 +117,7 @@ mod tests {
         assert_eq!(word.release(), AfterRelease::Notify);
     }
 
+    /// Shows protocol::lock_word I2.
     #[test]
     fn who_comes_from_the_queue_leaves_the_mark_for_the_next() {
         let word = LockWord::new();

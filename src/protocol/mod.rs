@@ -41,3 +41,6 @@ pub(crate) mod registry;
 pub(crate) mod scope;
 pub(crate) mod slot;
 pub(crate) mod word;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -68,6 +68,7 @@ impl Poison {
 mod tests {
     use super::*;
 
+    /// Shows protocol::poison I1.
     #[test]
     fn a_label_is_poisoned_once_and_cleared_once() {
         let poison = Poison::new();

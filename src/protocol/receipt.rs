@@ -122,6 +122,7 @@ impl ReceiptCell {
 mod tests {
     use super::*;
 
+    /// Shows protocol::receipt I1, I2.
     #[test]
     fn only_the_arrows_of_the_diagram_exist() {
         use ReceiptState::*;

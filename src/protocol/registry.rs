@@ -356,6 +356,7 @@ mod tests {
         }
     }
 
+    /// Shows protocol::registry I2.
     #[test]
     fn ids_are_never_reused() {
         let registry = Registry::new();
@@ -376,6 +377,34 @@ mod tests {
         let new = registry.register(None, None, None, 10).unwrap();
         assert_eq!(old.index, new.index);
         assert!(registry.pin(old).is_none() && registry.pin(new).is_some());
+    }
+
+    /// Shows protocol::registry I1, I3.
+    #[test]
+    fn a_record_stays_where_it_is_while_others_come_and_lookups_go_on() {
+        const MANY: u32 = 2_000;
+        let registry: &Registry = Box::leak(Box::new(Registry::new()));
+        let known = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            let looker = scope.spawn(|| {
+                let mut places = Vec::new();
+                while places.len() < MANY as usize {
+                    for index in places.len() as u32..known.load(std::sync::atomic::Ordering::Acquire) {
+                        let record = registry.record(index).expect("it was registered before");
+                        assert_eq!(record.index(), index);
+                        places.push(std::ptr::from_ref(record));
+                    }
+                }
+                places.into_iter().map(|place| place as usize).collect::<Vec<_>>()
+            });
+            for index in 0..MANY {
+                registry.register(None, None, None, MANY as usize).unwrap();
+                known.store(index + 1, std::sync::atomic::Ordering::Release);
+            }
+            let places = looker.join().unwrap();
+            let now = (0..MANY).map(|index| std::ptr::from_ref(registry.record(index).unwrap()) as usize);
+            assert!(places.into_iter().eq(now), "a record has moved");
+        });
     }
 
     #[test]

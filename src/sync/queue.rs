@@ -307,6 +307,7 @@ mod tests {
         );
     }
 
+    /// Shows sync::queue I3.
     #[test]
     fn who_leaves_with_an_unused_notification_passes_it_on() {
         let queue = WaitQueue::new();
@@ -337,6 +338,7 @@ mod tests {
         assert!(!second.is_notified());
     }
 
+    /// Shows sync::queue I4.
     #[test]
     fn who_finds_no_use_gets_its_old_place_back() {
         let queue = WaitQueue::new();

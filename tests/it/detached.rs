@@ -297,6 +297,7 @@ fn a_stranger_who_raises_in_the_thread_of_the_call_hits_the_call() {
     }
 }
 
+/// Shows foreign::detached I3.
 #[test]
 fn a_value_that_panics_in_the_making_leaves_the_call_behind_all_the_same() {
     #[derive(Debug)]

@@ -195,6 +195,7 @@ extern "C-unwind" fn go_on_inside(stage: *const Stage) -> c_long {
     unsafe { stage.enter_inner() }
 }
 
+/// Shows platform::linux::forced::proof I1.
 #[test]
 fn a_rust_frame_in_between_is_refused_by_name() {
     let stage = Stage::new().calling(go_on_inside, place("spin_o2"));
@@ -359,6 +360,7 @@ fn who_is_revoked_in_time_leaves_nothing() {
     assert_eq!((result.unwrap(), nothing_pending), (LET_GO, true));
 }
 
+/// Shows platform::linux::forced::proof I2.
 #[test]
 fn many_threads_are_left_at_once() {
     const LABELS: [&str; 32] = [
@@ -376,6 +378,7 @@ fn many_threads_are_left_at_once() {
     }
 }
 
+/// Shows protocol::ladder I1, I3.
 #[test]
 fn the_ladder_is_climbed_in_order_and_in_time() {
     let hooked = Arc::new(AtomicBool::new(false));
@@ -454,6 +457,7 @@ fn a_raise_before_entry_is_raised_there_and_the_call_is_not_made() {
 }
 
 /// Either the call was left or its result is kept; the exception comes out once in either case.
+/// Shows platform::linux::forced I2.
 #[test]
 fn a_return_that_races_the_rung_is_kept_or_left_but_never_both() {
     let seed = seed();

@@ -281,6 +281,7 @@ fn of_two_regions_the_inner_one_is_unwound() {
 }
 
 /// It is left alone there; when the destructor has got what it waits for, the unwinding goes on.
+/// Shows platform::linux::forced I3.
 #[test]
 fn a_destructor_that_blocks_is_not_unwound_itself() {
     if !HAS_CPP {

@@ -345,6 +345,36 @@ fn the_hook_ends_a_call_that_no_signal_can() {
     }
 }
 
+/// Shows driver I2: whatever lock the driver held would be asked for a second time.
+#[test]
+fn a_hook_may_ask_for_everything_that_the_driver_uses() {
+    let library = Arc::new(Library::default());
+    let other = thread::spawn(|| thread::sleep(FOREVER));
+    let (worker, seen) = {
+        let (library, other) = (Arc::clone(&library), other.id());
+        let (tell, seen) = std::sync::mpsc::channel();
+        let worker = thread::spawn(move || {
+            let hook = || {
+                let raised = throwto::raise_exc(other, Stop).is_ok();
+                tell.send((raised, throwto::stats().nudges, throwto::threads().len()))
+                    .unwrap();
+                library.interrupt();
+            };
+            Call::new("library")
+                .unblock(hook)
+                .try_run(|| library.work())
+                .is_err()
+        });
+        (worker, seen)
+    };
+    library.until_at_work(worker.id());
+    worker.raise(Stop).unwrap();
+    assert!(join(worker));
+    let (raised, _nudges, there) = seen.recv_timeout(LIMIT).unwrap();
+    assert!(raised && there >= 2);
+    assert!(join(other).is_err());
+}
+
 /// A report is not to say "futex wait" of a thread that only the report, or a hook, keeps from going on.
 #[cfg(throwto_ladder)]
 #[test]
@@ -398,6 +428,7 @@ fn a_hook_that_panics_is_counted_and_the_ladder_goes_on() {
 }
 
 /// Each call checks a flag of its own that is down outside the region: a hook that runs too late sees it.
+/// Shows driver I1.
 #[test]
 fn a_hook_never_runs_after_its_region_ended() {
     let over = Arc::new(AtomicBool::new(false));
@@ -578,6 +609,7 @@ fn a_restarting_handler_of_somebody_else_keeps_nobody_stuck() {
     assert_eq!(join(worker), Err(libc::ECANCELED));
 }
 
+/// Shows platform::linux::direct I1.
 #[cfg(throwto_ladder)]
 #[test]
 fn a_thread_that_never_attached_is_interrupted_by_its_number() {

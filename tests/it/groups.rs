@@ -196,6 +196,7 @@ fn storm(alive: &Arc<AtomicU64>, over: &Arc<AtomicBool>, seed: u64) {
 }
 
 /// In a process of its own: it starts thousands of threads.
+/// Shows protocol::lineage I3.
 #[test]
 fn a_spawning_storm_is_stopped_by_one_raise() {
     in_own_process("groups::a_spawning_storm_is_stopped_by_one_raise", storms);
@@ -470,6 +471,7 @@ fn a_scope_whose_body_panics_raises_into_its_children_and_joins_them() {
     assert_eq!(ended, [true, true]);
 }
 
+/// Shows thread::scope I2.
 #[test]
 fn each_raise_into_a_waiting_scope_is_passed_on_and_stays_pending() {
     let met = Arc::new(AtomicUsize::new(0));
@@ -603,6 +605,7 @@ fn a_sibling_that_is_spawned_after_the_raise_is_raised_into_as_well() {
     assert_eq!(met, 2);
 }
 
+/// Shows thread::scope I1.
 #[test]
 fn a_scope_never_returns_before_its_children_however_it_is_shot_at() {
     let over = AtomicBool::new(false);

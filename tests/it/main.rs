@@ -34,6 +34,7 @@ mod nudges;
 mod pool;
 #[cfg(throwto_ladder)]
 mod process;
+mod properties;
 mod raise;
 mod receipts;
 mod scopes;

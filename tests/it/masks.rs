@@ -72,6 +72,7 @@ fn the_three_levels_do_what_they_say() {
     assert_eq!(levels(), UNMASKED);
 }
 
+/// Shows mask I1.
 #[test]
 fn a_nested_mask_never_weakens_an_outer_one() {
     let _attachment = attach().unwrap();
@@ -249,6 +250,7 @@ fn uninterruptible_waits_are_left_alone_to_their_end() {
     assert!(join(worker));
 }
 
+/// Shows mask I2.
 #[test]
 fn every_way_out_restores_the_level() {
     let _attachment = attach().unwrap();
@@ -291,6 +293,7 @@ fn a_delivery_inside_restore_unwinds_to_the_outer_level() {
     });
 }
 
+/// Shows mask I3.
 #[test]
 fn masks_are_not_inherited() {
     let _attachment = attach().unwrap();

@@ -65,6 +65,7 @@ fn a_child_is_reaped_exactly_once_and_its_status_kept() {
     assert_eq!(nix::sys::wait::waitpid(pid, None), Err(nix::Error::ECHILD));
 }
 
+/// Shows process I1.
 #[test]
 fn a_raise_that_races_the_childs_end_never_loses_the_status() {
     for code in 0..crate::stage::rounds(100) as i32 {

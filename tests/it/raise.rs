@@ -350,6 +350,7 @@ fn on_drop() -> impl FnMut() + Send + 'static {
     }
 }
 
+/// Shows protocol::slot I3.
 #[test]
 fn exceptions_are_dropped_outside_every_lock() {
     let boxed = || OnDrop(Box::new(on_drop()) as Box<dyn FnMut() + Send>);

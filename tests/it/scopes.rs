@@ -51,6 +51,7 @@ fn a_cancelled_scope_raises_again_at_every_safepoint_and_never_after_its_end() {
     assert!(!throwto::pending());
 }
 
+/// Shows protocol::scope I2, I4.
 #[test]
 fn each_scope_converts_its_own_exception_and_lets_the_outer_ones_through() {
     let _attachment = attach().unwrap();

@@ -216,6 +216,7 @@ fn lock_never_raises_into_a_destructor_that_runs_during_a_panic() {
     assert!(throwto::safepoint().unwrap_err().is::<Interrupted>());
 }
 
+/// Shows sync::mutex I1, protocol::lock_word I1.
 #[test]
 fn lock_excludes_while_raisers_fire() {
     const THREADS: usize = 4;
@@ -322,6 +323,7 @@ fn raised_condition_wait_leaves_the_mutex_free() {
     assert!(line.woken().is_empty());
 }
 
+/// Shows sync::condvar I2.
 #[test]
 fn exception_arrives_in_wait_held_with_the_mutex_locked() {
     let pair = Arc::new((Mutex::new(0), Condvar::new()));
@@ -485,6 +487,7 @@ fn condition_wait_with_a_limit_ends_by_time_condition_or_raise() {
     assert!(condvar.wait_while(guard, |_| false).unwrap_err().is::<Stop>());
 }
 
+/// Shows sync::queue I1, sync::condvar I1.
 #[test]
 fn notifications_are_conserved_while_raisers_fire() {
     const PERMITS: usize = 20_000;
@@ -695,6 +698,7 @@ fn receive_timeout_of_zero_or_an_hour_or_for_ever_does_as_it_says() {
     assert_eq!(join(worker), (2, 3));
 }
 
+/// Shows sync::channel::shared I2.
 #[test]
 fn bound_of_zero_hands_over_and_holds_nothing() {
     let (sender, receiver) = sync_channel(0);
@@ -831,12 +835,14 @@ fn values_are_conserved(bound: Option<usize>, per_sender: u64) {
     println!("the receiver was raised into {raised} times");
 }
 
+/// Shows sync::channel::shared I1.
 #[test]
 fn every_value_arrives_once_while_raisers_fire() {
     values_are_conserved(None, 20_000);
     values_are_conserved(Some(3), 8_000);
 }
 
+/// Shows sync::channel::shared I2, I3.
 #[test]
 fn every_value_is_handed_over_once_while_raisers_fire() {
     values_are_conserved(Some(0), 4_000);

@@ -279,6 +279,7 @@ fn a_call_after_a_limit_is_never_broken_by_it() {
     });
 }
 
+/// Shows protocol::deadline I1.
 #[test]
 fn ten_thousand_deadlines_on_one_driver_each_pass_and_none_too_early() {
     const THREADS: u64 = 100;

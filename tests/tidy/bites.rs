@@ -26,9 +26,9 @@ fn code_only_blanks_comments_and_literals_and_keeps_lines() {
 
 #[test]
 fn cfg_fences_bite() {
-    let bad = "#[cfg(all(\n    target_os = \"linux\",\n    x\n))]\nfn f() { if cfg!(unix) {} }\n#[cfg(not(loom))]\nfn g() {}";
-    assert_eq!(lines(cfg_fences("src/io.rs", bad)), [2, 5, 6]);
-    assert_eq!(lines(cfg_fences("src/platform/linux.rs", bad)), [6]);
+    let bad = "#[cfg(all(\n    target_os = \"linux\",\n    x\n))]\nfn f() { if cfg!(unix) {} }\n#[cfg(not(loom))]\nfn g() {}\n#[cfg(shuttle)]\nfn h() {}";
+    assert_eq!(lines(cfg_fences("src/io.rs", bad)), [2, 5, 6, 8]);
+    assert_eq!(lines(cfg_fences("src/platform/linux.rs", bad)), [6, 8]);
     assert_eq!(lines(cfg_fences("src/sync_shim.rs", bad)), [2, 5]);
     let tests = "#[cfg(all(test, not(loom)))]\nmod tests {}\n#[cfg(unix)]\nfn f() {}";
     assert_eq!(lines(cfg_fences("src/protocol/word.rs", tests)), [3]);
@@ -246,4 +246,48 @@ fn invariants_defined_once_bites() {
         )),
         CLEAN
     );
+}
+
+#[test]
+fn unshown_invariants_bite() {
+    use crate::invariants::{self, ARGUED};
+    use std::collections::{BTreeMap, BTreeSet};
+    let source = "//! - I1. One.\n//! - I2. Two.\n//! - I3: three.\n\n/// Keeps slot I3.\nfn f() {}\n\
+                  #[cfg(test)]\nmod tests {\n    /// Shows `slot` I1.\n}\n";
+    let defined = invariants::defined("src/slot.rs", source);
+    let numbers: Vec<_> = defined
+        .iter()
+        .map(|((_, number), line)| (number.as_str(), *line))
+        .collect();
+    assert_eq!(numbers, [("I1", 1), ("I2", 2), ("I3", 3)]);
+    let modules = BTreeSet::from(["slot".to_owned()]);
+    let of = |named: BTreeMap<(String, String), usize>| -> Vec<String> {
+        named.into_keys().map(|(_, number)| number).collect()
+    };
+    assert_eq!(
+        of(invariants::named("src/slot.rs", source, &modules)),
+        ["I1"],
+        "above the tests is no test"
+    );
+    let test = "// slot I1, I2 and I4; see I5.\nlet slot = I6;\n";
+    assert_eq!(
+        of(invariants::named("tests/it/x.rs", test, &modules)),
+        ["I1", "I2", "I4"]
+    );
+    let page = format!("slot I1\n{ARGUED}\n- `slot I2`: why\n## Next\nslot I3\n");
+    assert_eq!(of(invariants::argued(&page, &modules)), ["I2"]);
+    assert_eq!(
+        invariants::module_of("src/platform/linux/forced/mod.rs"),
+        "platform::linux::forced"
+    );
+    let place = |(one, line): ((String, String), usize)| (one, ("a".to_owned(), line));
+    let defined = defined.into_iter().map(place).collect();
+    let named = invariants::named("tests/it/x.rs", test, &modules);
+    let faults = invariants::faults(&defined, &named.into_iter().map(place).collect());
+    let told: Vec<_> = faults.iter().map(|(_, fault)| fault.1.as_str()).collect();
+    assert!(
+        told[0].contains("slot I3") && told[1].contains("`slot I4` is no"),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2);
 }

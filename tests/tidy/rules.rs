@@ -19,7 +19,7 @@ pub const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), con
 #[derive(Debug)]
 pub struct Fault(pub usize, pub String);
 
-/// Target cfgs stay below `src/platform/`, the loom cfg in the shim; a closing test module may opt out of loom.
+/// Target cfgs stay below `src/platform/`, those of the models in the shim; a closing test module may opt out of loom.
 pub fn cfg_fences(path: &str, text: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
     let code = code_only(text);
@@ -32,8 +32,9 @@ pub fn cfg_fences(path: &str, text: &str) -> Vec<Fault> {
                 format!("cfg on `{name}` outside src/platform/; ask build.rs for a capability"),
             ));
         }
-        if name == "loom" && path != "src/sync_shim.rs" && line <= shipped_lines {
-            faults.push(Fault(line, "cfg on `loom` outside src/sync_shim.rs".into()));
+        let model = name == "loom" || name == "shuttle";
+        if model && path != "src/sync_shim.rs" && line <= shipped_lines {
+            faults.push(Fault(line, format!("cfg on `{name}` outside src/sync_shim.rs")));
         }
     }
     faults
@@ -258,32 +259,34 @@ fn allows_unsafe(text: &str) -> bool {
         .any(|l| l.starts_with("#![allow(") && words(l).any(|(_, w)| w == "unsafe_code"))
 }
 
-/// A header line that begins with `I3` defines invariant 3; a file defines each number once.
-pub fn invariants_defined_once(_path: &str, text: &str) -> Vec<Fault> {
-    let mut seen = Vec::new();
-    let mut faults = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let Some(entry) = line.strip_prefix("//!") else {
-            continue;
-        };
-        let entry = entry.trim_start_matches([' ', '-', '*']);
-        let name: String = entry
+/// The invariants that a header defines, with their lines: those whose line begins with `I3` or the like.
+pub fn invariants_of(text: &str) -> Vec<(usize, String)> {
+    let headers = text.lines().enumerate().filter_map(|(at, line)| {
+        let entry = line.strip_prefix("//!")?.trim_start_matches([' ', '-', '*']);
+        let word = entry
             .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect();
-        let number = name
-            .strip_prefix('I')
-            .filter(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()));
-        if number.is_some() && seen.contains(&name) {
-            faults.push(Fault(
-                at + 1,
-                format!("invariant {name} is defined twice; a reference may not open a line"),
-            ));
-        } else if number.is_some() {
-            seen.push(name);
-        }
-    }
-    faults
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_');
+        Some((at + 1, word.collect::<String>()))
+    });
+    let is_number = |n: &str| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit());
+    headers
+        .filter(|(_, name)| name.strip_prefix('I').is_some_and(is_number))
+        .collect()
+}
+
+/// A file defines each invariant's number once.
+pub fn invariants_defined_once(_path: &str, text: &str) -> Vec<Fault> {
+    let all = invariants_of(text);
+    let again = all
+        .iter()
+        .enumerate()
+        .filter(|(at, (_, name))| all[..*at].iter().any(|(_, earlier)| earlier == name));
+    again
+        .map(|(_, (line, name))| {
+            let what = format!("invariant {name} is defined twice; a reference may not open a line");
+            Fault(*line, what)
+        })
+        .collect()
 }
 
 /// An example is read in one go. `examples/rescue/` is a program, not a lesson.

@@ -61,14 +61,15 @@ fn quoted_end(src: &[char], open: usize, quote: char) -> usize {
     (i + 1).min(src.len())
 }
 
-/// The code before a closing `#[cfg(test)] mod tests { .. }`: tests may reach further than what ships.
+/// The code before a closing `#[cfg(test)] mod tests { .. }`, or `mod tests;`: tests may reach further than what ships.
 pub fn shipped(code: &str) -> String {
     let lines: Vec<&str> = code.lines().collect();
     let tests = |at: &usize| {
         ["#[cfg(test)]", "#[cfg(all(test, not(loom)))]"].contains(&lines[*at])
-            && lines
-                .get(at + 1)
-                .is_some_and(|l| l.starts_with("mod ") && l.contains('{'))
+            && lines.get(at + 1).is_some_and(|l| {
+                let file = *l == "mod tests;" && at + 2 == lines.len();
+                file || l.starts_with("mod ") && l.contains('{')
+            })
     };
     let end = (0..lines.len()).find(tests).unwrap_or(lines.len());
     lines[..end].join("\n")

@@ -246,6 +246,7 @@ mod tests {
         }
     }
 
+    /// Shows platform::arch::x86_64_number I1.
     #[test]
     fn what_could_be_read_another_way_is_not_guessed() {
         let table = [

@@ -276,6 +276,7 @@ mod tests {
         );
     }
 
+    /// Shows platform::linux::probe I1.
     #[test]
     fn garbage_is_unreadable_and_never_a_call() {
         let lines: [&[u8]; 17] = [
@@ -306,6 +307,7 @@ mod tests {
         }
     }
 
+    /// Shows platform::linux::probe I2.
     #[test]
     fn a_thread_in_read_is_seen_with_its_arguments_then_gone() {
         let (mut reader, mut writer) = std::io::pipe().unwrap();

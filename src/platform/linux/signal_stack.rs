@@ -124,6 +124,7 @@ fn change(new: Option<&libc::stack_t>) -> Option<libc::stack_t> {
 mod tests {
     use super::*;
 
+    /// Shows platform::linux::signal_stack I2.
     #[test]
     fn every_record_has_a_stack_of_its_own() {
         let places: Vec<usize> = (0..200).map(|index| place(index).unwrap() as usize).collect();
@@ -134,6 +135,7 @@ mod tests {
         assert!(place(PER_CHUNK * MOST_CHUNKS).is_none());
     }
 
+    /// Shows platform::linux::signal_stack I1.
     #[test]
     fn what_was_before_is_put_back() {
         let seen = || change(None).map(|stack| (stack.ss_sp as usize, stack.ss_size));

@@ -210,6 +210,7 @@ mod tests {
         );
     }
 
+    /// Shows platform::linux::substitute I1.
     #[test]
     fn listed_calls_get_their_value_and_everything_else_never() {
         for (number, name) in NAMES.iter().chain(OLD_NAMES) {

@@ -101,6 +101,7 @@ fn a_raise_during_exit_is_delivered_or_ended_and_dropped_once() {
 }
 
 /// Two lookers; the owner goes to sleep until both have let go.
+/// Shows protocol::record I3.
 #[test]
 fn the_last_pin_wakes_the_leaving_owner() {
     // Three threads: bounded.

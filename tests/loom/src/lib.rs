@@ -7,7 +7,8 @@
 //! **Signal context:** no.
 //!
 //! What loom cannot show: it takes SeqCst loads and stores for AcqRel ones (fences are exact, and the protocol relies on
-//! fences only), and it has no signals: a nudge is a bell that the blocked owner hears.
+//! fences only), and it has no signals: a nudge is a bell that the blocked owner hears, or a thread that may run only between
+//! two steps of the owner's (`handler`).
 
 #![cfg(all(test, loom))]
 #![allow(
@@ -23,6 +24,9 @@ mod sync_shim;
 
 mod attach_exit;
 mod birth;
+mod detached;
+mod handler;
+mod locks;
 mod notes;
 mod nudges;
 mod order;

@@ -1,18 +1,23 @@
 //! Nudges versus what comes after their exception: a signal that a raiser has decided on is sent before the owner goes on.
 //!
-//! Owns: the models of invariant 6 of `protocol::record`. The kernel keeps one pending signal for the owner, and drops a
+//! Owns: the models of invariant 6 of `protocol::record`, and of what invariant 1 of `protocol::scope` says of signals. The kernel keeps one pending signal for the owner, and drops a
 //! second one; the owner's handler runs before its next step.
 //!
 //! **Signal context:** no.
 
+use std::panic::Location;
 use std::ptr::null_mut;
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
-use crate::protocol::record::{AfterLeave, Duty, Fences, Owner, Record};
+use crate::protocol::deadline::NEVER;
+use crate::protocol::receipt::ReceiptState;
+use crate::protocol::record::{AfterLeave, AfterPush, Duty, Fences, Owner, Record};
+use crate::protocol::scope::ScopeId;
+use crate::protocol::slot::Policy;
 use crate::protocol::word::{Kind, Sender};
-use crate::stage::{FIRST, Futex, Raised, model, raise, record, release, take_and_catch};
+use crate::stage::{FIRST, Futex, Raised, model, raise, record, release, settle, take_and_catch};
 
 /// The owner's signals: at most one is pending, and none may come once it has gone on.
 #[derive(Default)]
@@ -59,7 +64,10 @@ fn call_and_take(owner: Owner, signals: &Signals, futex: &Futex) {
     if !entered.calls {
         signals.block(record);
     }
-    if let AfterLeave::Owes { await_looks: true, .. } = owner.leave(&entered, Fences::Full) {
+    if let AfterLeave::Owes {
+        await_looks: true, ..
+    } = owner.leave(&entered, Fences::Full)
+    {
         while let Some(word) = owner.await_looks() {
             if !signals.handle(record) {
                 futex.wait(record.attention_word(), word.futex());
@@ -87,6 +95,7 @@ fn drive(record: &'static Record, signals: &Signals, futex: &Futex) {
     release(look, futex);
 }
 
+/// Shows protocol::record I6.
 #[test]
 fn no_signal_comes_after_its_exception_whoever_else_sends_one() {
     model(Some(3), || {
@@ -112,5 +121,85 @@ fn no_signal_comes_after_its_exception_whoever_else_sends_one() {
         driver.join().unwrap();
         owner.join().unwrap();
         assert_eq!(raised.drops(), 1);
+    });
+}
+
+/// A call in a scope, which comes to its own end; then the end of the scope. `wait` for a signal that is on its way, or not.
+fn call_in_scope(owner: Owner, scope: ScopeId, signals: &Signals, futex: &Futex, wait: bool) {
+    let record = owner.record();
+    let entered = owner.enter(Kind::Foreign, 0, null_mut(), Fences::Full);
+    if let AfterLeave::Owes {
+        await_looks: true, ..
+    } = owner.leave(&entered, Fences::Full)
+    {
+        while let Some(word) = owner.await_looks() {
+            if !signals.handle(record) {
+                futex.wait(record.attention_word(), word.futex());
+            }
+        }
+    }
+    let end = owner.end_scope(scope).expect("it is open");
+    while let Some(word) = owner.await_nudge().filter(|_| wait && end.await_nudge) {
+        if !signals.handle(record) {
+            futex.wait(record.attention_word(), word.futex());
+        }
+    }
+    signals.go_on(record);
+    for entry in end.entries {
+        settle(entry, ReceiptState::TargetEnded);
+    }
+}
+
+/// Who raises into the scope or cancels it nudges before its end, or not at all.
+fn late_raise(cancel: bool, wait: bool) {
+    let (record, raised) = (record(), Raised::new());
+    let (signals, futex) = (Arc::new(Signals::default()), Arc::new(Futex::default()));
+    let scope = Owner::of(record).begin_scope(NEVER, 0, Location::caller()).id;
+    let owner = thread::spawn({
+        let (signals, futex) = (signals.clone(), futex.clone());
+        move || call_in_scope(Owner::of(record), scope, &signals, &futex, wait)
+    });
+    let duty = if cancel {
+        record.cancel_scope(FIRST, scope, Location::caller(), Fences::Full)
+    } else {
+        let mut entry = raised.entry();
+        entry.scope = Some(scope);
+        match record.raise(FIRST, entry, Policy::Supersede, Fences::Full) {
+            AfterPush::Accepted { duty, .. } => Some(duty),
+            AfterPush::Ended(entry) => {
+                settle(entry, ReceiptState::TargetEnded);
+                None
+            }
+            AfterPush::Gone(_) => panic!("the target is alive"),
+        }
+    };
+    if let Some(Duty::Nudge { pin, .. }) = duty {
+        signals.send(pin.sender());
+        futex.wake();
+        release(pin, &futex);
+    }
+    owner.join().unwrap();
+    assert!(!record.attention().calls());
+    assert_eq!(raised.drops(), usize::from(!cancel));
+}
+
+/// Shows protocol::scope I1, protocol::record I6.
+#[test]
+fn no_signal_of_a_raise_into_a_scope_comes_after_its_end() {
+    model(None, || late_raise(false, true));
+}
+
+#[test]
+fn no_signal_of_a_cancel_comes_after_the_end_of_the_scope() {
+    model(None, || late_raise(true, true));
+}
+
+/// An end that does not wait for a raiser who has decided on a signal.
+#[test]
+#[should_panic(expected = "a signal for what has been delivered already")]
+fn without_waiting_at_the_end_a_signal_falls_into_what_follows() {
+    model(None, || {
+        // Left by itself, a region waits as well: the signal must be decided on behind it.
+        late_raise(false, false);
     });
 }

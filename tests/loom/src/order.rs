@@ -24,6 +24,7 @@ fn instruction(all: u64) -> Instruction {
 }
 
 /// One arms, arms anew and withdraws; the handler may come at any time, twice.
+/// Shows protocol::order I1.
 #[test]
 fn a_claimed_order_is_whole() {
     // A dozen cells: bounded.

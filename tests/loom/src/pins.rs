@@ -93,6 +93,7 @@ fn one_region(fences: Fences, heavy_fence: impl FnOnce(), at_end: impl FnOnce() 
     owner.join().unwrap();
 }
 
+/// Shows protocol::record I4.
 #[test]
 fn a_frame_is_never_touched_after_its_region() {
     model(None, || one_region(Fences::Full, full_fence, || {}));

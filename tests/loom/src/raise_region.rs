@@ -159,6 +159,7 @@ fn enter_and_block(owner: Owner, bell: &Bell, fences: Fences) {
     }
 }
 
+/// Shows protocol::record I1.
 #[test]
 fn a_foreign_call_is_nudged_or_sees_the_raise() {
     model(None, || {

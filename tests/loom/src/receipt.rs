@@ -8,7 +8,8 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
-use crate::stage::{Futex, model};
+use crate::protocol::record::{Fences, Owner};
+use crate::stage::{FIRST, Futex, Raised, model, raise, record};
 
 fn advance(cell: &ReceiptCell, futex: &Futex, next: ReceiptState) {
     if cell.advance(next) == AfterSettle::Wake {
@@ -59,5 +60,53 @@ fn a_final_state_stays() {
             seen[0].is_final() && seen.iter().all(|state| *state == seen[0]),
             "{seen:?}"
         );
+    });
+}
+
+/// A waiter on a receipt that the owner delivers and somebody revokes: it is told one end, and that end stays.
+#[test]
+fn a_waiter_is_told_the_one_end_of_a_raise() {
+    // Three threads: bounded.
+    model(Some(3), || {
+        let (record, raised, futex) = (record(), Raised::new(), Arc::new(Futex::default()));
+        let _nobody_blocks = raise(record, &raised, Fences::Full);
+        let owner = thread::spawn({
+            let (futex, raised) = (futex.clone(), raised.clone());
+            move || {
+                let Some(entry) = Owner::of(record).take_pending() else {
+                    return false;
+                };
+                advance(&entry.receipt, &futex, ReceiptState::Delivered);
+                drop(entry);
+                advance(&raised.receipt, &futex, ReceiptState::Caught);
+                true
+            }
+        });
+        let revoker = thread::spawn({
+            let (futex, raised) = (futex.clone(), raised.clone());
+            move || {
+                let Some(entry) = record.revoke(FIRST, &raised.receipt) else {
+                    return;
+                };
+                let (_, after) = entry.settle(ReceiptState::Revoked);
+                if after == AfterSettle::Wake {
+                    futex.wake();
+                }
+            }
+        });
+        let told = wait(&raised.receipt, &futex);
+        assert_eq!(
+            raised.drops(),
+            1,
+            "who is told may rely on the destructor having run"
+        );
+        let delivered = owner.join().unwrap();
+        revoker.join().unwrap();
+        let expected = if delivered {
+            ReceiptState::Caught
+        } else {
+            ReceiptState::Revoked
+        };
+        assert_eq!((told, raised.state()), (expected, expected));
     });
 }

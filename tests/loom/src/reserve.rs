@@ -87,3 +87,56 @@ fn an_ambiguous_raise_is_seen_by_nobody() {
         );
     });
 }
+
+/// Three threads of one name, two of which leave while somebody raises by it: once in the last one, in one that leaves only
+/// when it was alone, or nowhere.
+#[test]
+fn a_name_that_three_share_for_a_while_is_raised_once_or_not_at_all() {
+    // Four threads: bounded.
+    model(Some(2), || {
+        let (registry, futex, raised) = (
+            Arc::new(Registry::new()),
+            Arc::new(Futex::default()),
+            Raised::new(),
+        );
+        let targets = [(); 3].map(|()| attach(&registry, Some(NAME)));
+        let leaving = [targets[0], targets[1]].map(|(id, record)| {
+            let (registry, futex) = (registry.clone(), futex.clone());
+            thread::spawn(move || {
+                assert!(!record.attention().calls(), "a reservation is not seen");
+                end(&registry, id, Owner::of(record), &futex);
+            })
+        });
+        let (matched, accepted) = raise_by_name(&registry, &raised, &futex);
+        leaving.into_iter().for_each(|leaving| leaving.join().unwrap());
+        assert_eq!(accepted, matched == 1);
+        let pending: Vec<usize> = targets.iter().map(|(_, record)| record.pending_count()).collect();
+        assert_eq!(pending, [0, 0, usize::from(accepted)]);
+        for entry in Owner::of(targets[2].1).close() {
+            crate::stage::settle(entry, ReceiptState::TargetEnded);
+        }
+        assert!(!targets[2].1.attention().pinned(), "reverted");
+    });
+}
+
+/// Raising by name without reserving: the second match comes between the look and the push.
+#[test]
+#[should_panic(expected = "raised into one of two")]
+fn without_the_reservation_an_id_may_be_anybodys() {
+    model(Some(2), || {
+        let (registry, futex, raised) = (
+            Arc::new(Registry::new()),
+            Arc::new(Futex::default()),
+            Raised::new(),
+        );
+        let (first, record) = attach(&registry, Some(NAME));
+        let others = thread::spawn({
+            let (registry, futex) = (registry.clone(), futex.clone());
+            move || end(&registry, first, Owner::of(record), &futex)
+        });
+        let found = registry.members().iter().next().map(|member| member.id);
+        let accepted = found.is_some_and(|id| raise_by_id(record, id, &raised, &futex));
+        others.join().unwrap();
+        assert_eq!(found.is_some(), accepted, "raised into one of two");
+    });
+}

@@ -49,6 +49,7 @@ fn calls(record: &'static Record) -> bool {
     record.attention().calls()
 }
 
+/// Shows protocol::scope I1, protocol::slot I4.
 #[test]
 fn a_raise_into_a_scope_is_delivered_in_it_or_ends_with_it() {
     model(None, || {
@@ -74,6 +75,7 @@ fn a_raise_into_a_scope_is_delivered_in_it_or_ends_with_it() {
 }
 
 /// The end takes its own entries only, and the bit stays for the others'.
+/// Shows protocol::scope I3.
 #[test]
 fn the_end_of_an_inner_scope_leaves_what_the_outer_one_has() {
     model(None, || {
@@ -121,6 +123,7 @@ fn a_deadline_that_fires_at_the_end_is_not_seen_after_it() {
 }
 
 /// Cancelling against beginning: one of the two cancels it in the record.
+/// Shows protocol::scope I5.
 #[test]
 fn a_scope_that_is_cancelled_as_it_begins_is_cancelled() {
     model(None, || {

@@ -12,6 +12,7 @@ use crate::protocol::record::{Fences, Owner};
 use crate::protocol::word::Attention;
 use crate::stage::{FIRST, Raised, model, raise, record, settle, take_and_catch};
 
+/// Shows protocol::receipt I1.
 #[test]
 fn an_entry_is_delivered_or_revoked_and_dropped_once() {
     model(None, || {
@@ -38,6 +39,7 @@ fn an_entry_is_delivered_or_revoked_and_dropped_once() {
 }
 
 /// A revoke that takes the last entry away as another raise comes must not take its bit with it.
+/// Shows protocol::record I2.
 #[test]
 fn a_revoke_hides_no_other_raise() {
     model(None, || {

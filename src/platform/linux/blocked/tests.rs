@@ -39,6 +39,7 @@ fn eventually(tid: i32, wanted: impl Fn(&str) -> bool) -> String {
     }
 }
 
+/// Shows platform::linux::blocked I2.
 #[test]
 fn a_read_names_its_pipe_and_its_end_is_told() {
     let (mut reader, writer) = std::io::pipe().unwrap();
@@ -108,6 +109,7 @@ fn a_wait_names_its_child() {
     assert!(thread.join().unwrap().success());
 }
 
+/// Shows platform::linux::blocked I1.
 #[test]
 fn sleeping_and_locking_threads_never_wake_between_two_looks() {
     let (tid, _left_to_the_end_of_the_process) = started(|| std::thread::sleep(Duration::from_secs(1000)));

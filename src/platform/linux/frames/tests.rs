@@ -56,6 +56,7 @@ fn step_by_step(frames: Frames, watch: &Watch, x: c_long) {
 /// `both` and `realigned` have up to three such instructions, of which those count whose callers need a frame pointer.
 const WRONG_IN_GCC: usize = 6;
 
+/// Shows platform::linux::frames I2, I3.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn every_instruction_of_every_shape_of_frame_is_walked() {
@@ -260,6 +261,7 @@ fn in_c(frames: Frames, watch: &Watch) {
 }
 
 /// Spoils the word above which a frame ends: the return address, which aarch64 keeps elsewhere.
+/// Shows platform::linux::frames I1.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_broken_stack_is_lost_not_followed() {
