@@ -36,6 +36,8 @@ struct Axes<'a> {
     x_range: Range<f64>,
     /// Whether x grows tenfold from mark to mark.
     log_x: bool,
+    /// Where the lines leave room for their names.
+    names: SeriesLabelPosition,
 }
 
 pub fn draw(table: &Table, folder: &Path) -> Drawn {
@@ -52,7 +54,7 @@ pub fn draw(table: &Table, folder: &Path) -> Drawn {
     ] {
         let lines = quantiles(table, plot);
         let x_range = 0.0..3.0;
-        let places: (&dyn Fn(&f64) -> String, usize) = (&nines, 7);
+        let places: (&dyn Fn(&f64) -> String, usize) = (&nines, 4);
         let axes = Axes {
             caption,
             x: "percentile",
@@ -60,22 +62,25 @@ pub fn draw(table: &Table, folder: &Path) -> Drawn {
             places,
             x_range,
             log_x: false,
+            names: SeriesLabelPosition::LowerRight,
         };
         draw_lines(&folder.join(format!("{plot}.svg")), &axes, &lines)?;
     }
     let count = |x: &f64| format!("{x:.0}");
-    for (plot, caption, y, first) in [
+    for (plot, caption, y, first, names) in [
         (
             "raise",
             "One raise_exc to a running thread, by how many threads are attached",
             "nanoseconds",
             10.0,
+            SeriesLabelPosition::MiddleRight,
         ),
         (
             "rate",
             "Raises a second, to the last of the blocked threads running again",
             "raises a second",
             1.0,
+            SeriesLabelPosition::LowerLeft,
         ),
     ] {
         let axes = Axes {
@@ -85,6 +90,7 @@ pub fn draw(table: &Table, folder: &Path) -> Drawn {
             places: (&count, 5),
             x_range: first..10_000.0,
             log_x: true,
+            names,
         };
         draw_lines(&folder.join(format!("{plot}.svg")), &axes, &series(table, plot))?;
     }
@@ -154,6 +160,7 @@ fn draw_lines(path: &Path, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
     chart
         .caption(axes.caption, ("sans-serif", 18))
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(44)
         .y_label_area_size(70);
     // The two kinds of axis are two types, and everything below them the same.
@@ -165,6 +172,7 @@ fn draw_lines(path: &Path, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
                 .x_desc(axes.x)
                 .y_desc(axes.y)
                 .x_labels(axes.places.1)
+                .max_light_lines(1)
                 .x_label_formatter(axes.places.0)
                 .y_label_formatter(&|y| plain(*y))
                 .draw()?;
@@ -177,7 +185,7 @@ fn draw_lines(path: &Path, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
             }
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(axes.names.clone())
                 .background_style(WHITE.mix(0.85))
                 .border_style(BLACK.mix(0.3))
                 .draw()?;
@@ -219,11 +227,16 @@ fn bars(table: &Table, folder: &Path, plot: &str, caption: &str) -> Drawn {
         .configure_mesh()
         .disable_y_mesh()
         .disable_y_axis()
+        .max_light_lines(1)
         .x_desc("nanoseconds")
         .draw()?;
     for (i, (name, points)) in bars.iter().enumerate() {
         let (bottom, length) = ((bars.len() - 1 - i) as f64, points[0].1);
-        let colour = if name.contains("safepoint") || name.contains("Call::") || name.contains("run_") {
+        let colour = if ["safepoint", "foreign::", "Call::", "run_forced"]
+            .iter()
+            .any(|ours| name.contains(ours))
+            && !name.ends_with("branch")
+        {
             COLOURS[1]
         } else {
             COLOURS[7]
