@@ -17,6 +17,7 @@ fn spin_module() -> Module {
     Module::from_symbols(jump::spin_code(), jump::spin_code()).expect("C code of ours")
 }
 
+#[inline(never)]
 fn forced(n: u64, call: &Call<'_>) {
     let mut x = 0;
     for _ in 0..n {
@@ -216,4 +217,12 @@ pub fn measure(table: &mut Table) {
         compare_ways_in(table, "attached");
     }
     compare_ways_out(table);
+}
+
+/// The loop once, for a count of its instructions.
+pub fn counted(n: u64) {
+    let call = Call::new("trivial")
+        .abandon_after(Duration::ZERO)
+        .allow(&spin_module());
+    forced(black_box(n), &call);
 }

@@ -90,3 +90,12 @@ pub fn measure(table: &mut Table) {
     let _attachment = throwto::attach().expect("attached");
     compare(table, "attached");
 }
+
+/// Each loop once, for a count of its instructions.
+pub fn counted(n: u64) {
+    let n = black_box(n);
+    bare(n);
+    plain(n);
+    built(n, &mut Call::new("trivial").fail_syscalls());
+    tried(n, &mut Call::new("trivial").fail_syscalls().unblock(|| ()));
+}

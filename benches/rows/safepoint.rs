@@ -116,3 +116,10 @@ pub fn measure(table: &mut Table) {
     let _attachment = throwto::attach().expect("attached");
     compare(table, "attached");
 }
+
+/// Each loop once, for a count of its instructions.
+pub fn counted(n: u64) {
+    for each in [raw_empty, safepoint_empty, raw_working, safepoint_working] {
+        run(each)(n);
+    }
+}
