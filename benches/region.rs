@@ -1,93 +1,9 @@
-//! Row 2: entering and leaving a foreign region, beside the bare call.
+//! The rows of `rows/region.rs` by themselves.
 
+#[path = "rows/region.rs"]
+mod rows;
 mod table;
 
-use std::hint::black_box;
-
-use criterion::Criterion;
-use table::{Budget, Table, fastest};
-use throwto::foreign::{self, Call};
-
-/// Stands for a short C function: not inlined, C's calling convention.
-#[inline(never)]
-extern "C" fn trivial(x: u64) -> u64 {
-    black_box(x).wrapping_add(1)
-}
-
-#[inline(never)]
-fn bare(n: u64) {
-    for i in 0..n {
-        black_box(trivial(i));
-    }
-}
-
-#[inline(never)]
-fn plain(n: u64) {
-    for i in 0..n {
-        black_box(foreign::call(|| trivial(i)).expect("nobody raises"));
-    }
-}
-
-#[inline(never)]
-fn built(n: u64, call: &mut Call<'_>) {
-    for i in 0..n {
-        black_box(call.run(|| trivial(i)).expect("nobody raises"));
-    }
-}
-
-#[inline(never)]
-fn tried(n: u64, call: &mut Call<'_>) {
-    for i in 0..n {
-        black_box(call.try_run(|| Ok::<_, ()>(trivial(i))).is_ok());
-    }
-}
-
-fn compare(table: &mut Table, thread: &str) {
-    let mut label = Call::new("trivial");
-    let mut fail = Call::new("trivial").fail_syscalls();
-    let mut hook = Call::new("trivial").unblock(|| ());
-    let mut all = Call::new("trivial").fail_syscalls().unblock(|| ());
-    let [reference, plain, label, fail, hook, all] = fastest([
-        &mut bare,
-        &mut plain,
-        &mut |n| built(n, &mut label),
-        &mut |n| built(n, &mut fail),
-        &mut |n| built(n, &mut hook),
-        &mut |n| tried(n, &mut all),
-    ]);
-    for (name, ours) in [
-        ("foreign::call", plain),
-        ("Call::run", label),
-        ("Call::run, fail_syscalls", fail),
-        ("Call::run, unblock", hook),
-        ("Call::try_run, both", all),
-    ] {
-        table.row(&format!("{name}, {thread}"), reference, ours, Budget::Plus(2.0));
-    }
-}
-
 fn main() {
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
-    let mut group = criterion.benchmark_group("region");
-    group.warm_up_time(std::time::Duration::from_millis(200));
-    group.measurement_time(std::time::Duration::from_millis(800));
-    let attachment = throwto::attach().expect("attached");
-    group.bench_function("bare call", |b| b.iter(|| trivial(black_box(1))));
-    group.bench_function("foreign::call", |b| {
-        b.iter(|| foreign::call(|| trivial(black_box(1))))
-    });
-    let call = Call::new("trivial").fail_syscalls();
-    group.bench_function("Call::run, fail_syscalls", |b| {
-        b.iter(|| call.run(|| trivial(black_box(1))))
-    });
-    drop(attachment);
-    group.finish();
-    if table::measuring() {
-        let mut table = Table::new("ns");
-        compare(&mut table, "unattached");
-        let _attachment = throwto::attach().expect("attached");
-        compare(&mut table, "attached");
-        table.print();
-    }
-    criterion.final_summary();
+    table::alone(rows::measure, Some(rows::criterion));
 }

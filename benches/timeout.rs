@@ -1,53 +1,9 @@
-//! Row 10: a time limit around next to nothing, beside the clock that it cannot do without.
+//! The rows of `rows/timeout.rs` by themselves.
 
+#[path = "rows/timeout.rs"]
+mod rows;
 mod table;
 
-use std::hint::black_box;
-use std::time::Duration;
-
-use criterion::Criterion;
-use table::{Budget, Table, fastest, now};
-use throwto::time::timeout;
-
-fn clocks(n: u64) {
-    for _ in 0..n {
-        black_box(now());
-        black_box(now());
-    }
-}
-
-fn limits(n: u64, limit: Duration) {
-    for i in 0..n {
-        let _ = black_box(timeout(limit, || black_box(i)));
-    }
-}
-
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    let _attachment = throwto::attach().expect("attached");
-    let long = Duration::from_secs(10);
-    let mut group = criterion.benchmark_group("timeout");
-    group.warm_up_time(Duration::from_millis(200));
-    group.measurement_time(Duration::from_millis(800));
-    group.bench_function("two clock_gettime", |b| b.iter(|| clocks(1)));
-    group.bench_function("timeout around nothing", |b| b.iter(|| limits(1, long)));
-    group.finish();
-    if table::measuring() {
-        let mut table = Table::new("ns");
-        let [clock, limit, nested, short] = fastest([
-            &mut clocks,
-            &mut |n| limits(n, long),
-            &mut |n| {
-                let _ = timeout(2 * long, || limits(n, long));
-            },
-            &mut |n| limits(n, Duration::from_millis(1)),
-        ]);
-        table.row("timeout: arm + disarm", clock, limit, Budget::Absolute(60.0));
-        table.row("inside another limit", clock, nested, Budget::Absolute(60.0));
-        table.note(format!(
-            "with a limit of 1 ms, the driver looking each time: {short:.2} ns"
-        ));
-        table.print();
-    }
-    criterion.final_summary();
+    table::alone(rows::measure, Some(rows::criterion));
 }

@@ -2,10 +2,13 @@
 //!
 //! `tidy/rules.rs` holds the rules, each a pure function from (path, text) to faults; `tidy/bites.rs` shows that
 //! each objects to a small bad sample before it is trusted with the tree; `tidy/invariants.rs` has the rule that spans
-//! sources and tests; `tidy/rust_text.rs` knows as much of Rust as they need. This file walks the tree. Nothing is exempt: the rules for tests hold of these files too.
+//! sources and tests; `tidy/rust_text.rs` knows as much of Rust as they need; `tidy/dependencies.rs` looks at what the package
+//! depends on. This file walks the tree. Nothing is exempt: the rules for tests hold of these files too.
 
 #[path = "tidy/bites.rs"]
 mod bites;
+#[path = "tidy/dependencies.rs"]
+mod dependencies;
 #[path = "tidy/invariants.rs"]
 mod invariants;
 #[path = "tidy/rules.rs"]

@@ -1,4 +1,4 @@
-//! What the benches share: the table they end with, and measuring two things side by side.
+//! What the benches share: rows with their verdicts, the samples that plots are drawn from, and measuring things side by side.
 //!
 //! The machine is noisy, so no figure here stands alone: a row is a ratio between a reference in plain libc code and
 //! throwto, measured in turns (A B B A ..) in the same run. Short operations are compared by the fastest of many short
@@ -39,52 +39,124 @@ impl std::fmt::Display for Budget {
     }
 }
 
-/// The lines that a bench ends with.
-pub struct Table {
-    rows: Vec<String>,
-    unit: &'static str,
+/// One line of the table.
+pub struct Row {
+    pub name: String,
+    pub unit: &'static str,
+    pub reference: f64,
+    pub throwto: f64,
+    /// None where the design sets none.
+    pub budget: Option<Budget>,
 }
 
-impl Table {
-    pub fn new(unit: &'static str) -> Self {
-        Self {
-            rows: Vec::new(),
-            unit,
+impl Row {
+    pub fn over(&self) -> bool {
+        self.budget
+            .is_some_and(|budget| !budget.kept(self.reference, self.throwto))
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.budget {
+            None => "-",
+            Some(_) if self.over() => "OVER",
+            Some(_) => "ok",
         }
     }
 
-    pub fn row(&mut self, name: &str, reference: f64, throwto: f64, budget: Budget) {
-        let verdict = if budget.kept(reference, throwto) {
-            "ok"
-        } else {
-            "OVER"
-        };
-        let ratio = throwto / reference;
-        self.rows.push(format!(
-            "{name} | {reference:.2} | {throwto:.2} | {ratio:.2} | {budget} | {verdict}"
-        ));
+    /// The cells, in the order of [`HEADINGS`].
+    pub fn cells(&self) -> [String; 7] {
+        [
+            self.name.clone(),
+            self.unit.to_owned(),
+            format!("{:.2}", self.reference),
+            format!("{:.2}", self.throwto),
+            format!("{:.2}", self.throwto / self.reference),
+            self.budget.map_or("-".to_owned(), |budget| budget.to_string()),
+            self.verdict().to_owned(),
+        ]
+    }
+}
+
+/// What the cells of a row are.
+pub const HEADINGS: [&str; 7] = [
+    "row",
+    "unit",
+    "reference",
+    "throwto",
+    "ratio",
+    "budget",
+    "verdict",
+];
+
+/// Everything that a run has measured.
+#[derive(Default)]
+pub struct Table {
+    pub rows: Vec<Row>,
+    pub notes: Vec<String>,
+    /// Wake-ups: plot, name, nanoseconds.
+    pub samples: Vec<(&'static str, String, Vec<u64>)>,
+    /// Single points: plot, series, x, y.
+    pub points: Vec<(&'static str, String, f64, f64)>,
+}
+
+impl Table {
+    pub fn row(&mut self, name: &str, unit: &'static str, reference: f64, throwto: f64, budget: Budget) {
+        self.push(name, unit, reference, throwto, Some(budget));
     }
 
-    /// A figure that has no budget.
+    /// A row that the design sets no budget for.
+    pub fn free(&mut self, name: &str, unit: &'static str, reference: f64, throwto: f64) {
+        self.push(name, unit, reference, throwto, None);
+    }
+
+    fn push(&mut self, name: &str, unit: &'static str, reference: f64, throwto: f64, budget: Option<Budget>) {
+        let name = name.to_owned();
+        let row = Row {
+            name,
+            unit,
+            reference,
+            throwto,
+            budget,
+        };
+        eprintln!("{}", row.cells().join(" | "));
+        self.rows.push(row);
+    }
+
+    /// A figure without a reference.
     pub fn note(&mut self, line: String) {
-        self.rows.push(line);
+        eprintln!("{line}");
+        self.notes.push(line);
+    }
+
+    /// Keeps wake-ups for a plot.
+    pub fn samples(&mut self, plot: &'static str, name: &str, samples: &[u64]) {
+        self.samples.push((plot, name.to_owned(), samples.to_vec()));
+    }
+
+    /// Keeps one point for a plot.
+    pub fn point(&mut self, plot: &'static str, series: &str, x: f64, y: f64) {
+        self.points.push((plot, series.to_owned(), x, y));
+    }
+
+    pub fn over(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.over())
     }
 
     pub fn print(&self) {
         println!("\n{}", machine());
-        println!(
-            "row | reference {0} | throwto {0} | ratio | budget | verdict",
-            self.unit
-        );
+        println!("{}", HEADINGS.join(" | "));
         for row in &self.rows {
-            println!("{row}");
+            println!("{}", row.cells().join(" | "));
+        }
+        for note in &self.notes {
+            println!("{note}");
         }
         println!();
     }
 }
 
 /// Processor, cores, kernel and load: what the figures are from.
-fn machine() -> String {
+pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo
@@ -111,6 +183,20 @@ pub fn measuring() -> bool {
         }
     }
     asked
+}
+
+/// Runs one file's rows by themselves: criterion first, for its history, and the table last.
+pub fn alone(measured: fn(&mut Table), benched: Option<fn(&mut criterion::Criterion)>) {
+    if let Some(benched) = benched {
+        let mut criterion = criterion::Criterion::default().configure_from_args();
+        benched(&mut criterion);
+        criterion.final_summary();
+    }
+    if measuring() {
+        let mut table = Table::default();
+        measured(&mut table);
+        table.print();
+    }
 }
 
 /// Nanoseconds per operation of each of `subjects`, which do as many operations as they are told to: the fastest of

@@ -43,10 +43,16 @@ pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_i
 /// The errno, if the system does not let it be sent.
 pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> Result<bool, i32> {
     let heard = record.heard();
-    match send_value(record.token(Sender::Other), os_tid(), signal) {
-        0 => Ok(record.heard() != heard),
-        errno => Err(errno),
+    let errno = send_value(record.token(Sender::Other), os_tid(), signal);
+    if errno != 0 {
+        return Err(errno);
     }
+    if record.heard() == heard {
+        // Valgrind runs the handler after the next system call that may block, not after the one that sent.
+        // SAFETY: no arguments.
+        unsafe { libc::sched_yield() };
+    }
+    Ok(record.heard() != heard)
 }
 
 /// Sends a nudge that carries `value`. Returns 0 or an errno.
