@@ -45,7 +45,7 @@
 
 use std::collections::VecDeque;
 
-use super::order::Order;
+use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
 use super::receipt::ReceiptCell;
@@ -82,7 +82,7 @@ pub(crate) struct Record {
     heard: AtomicU32,
     index: u32,
     /// *handler*: the fail order.
-    pub(crate) order: Order,
+    pub(crate) order: LazyOrder,
     pub(super) slot: Mutex<Slot>,
 }
 
@@ -132,7 +132,7 @@ impl Record {
                 rung: AtomicU32::new(0),
                 heard: AtomicU32::new(0),
                 index,
-                order: Order::new(),
+                order: LazyOrder::new(),
                 slot: Mutex::new(Slot::new()),
             }
         }
