@@ -40,6 +40,9 @@ use super::receipt::ReceiptCell;
 use super::scope::{Reason, ScopeId, Why};
 use crate::sync_shim::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, load_after_rmw, lock};
 
+/// A place in the source.
+type Where = Location<'static>;
+
 /// What others have done to a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks(u64);
@@ -111,8 +114,8 @@ pub(super) struct Closed {
 struct Row {
     word: AtomicU64,
     deadline: AtomicU64,
-    began_at: AtomicPtr<Location<'static>>,
-    cancelled_at: AtomicPtr<Location<'static>>,
+    began_at: AtomicPtr<Where>,
+    cancelled_at: AtomicPtr<Where>,
 }
 
 impl Row {
@@ -152,12 +155,12 @@ impl Row {
     }
 }
 
-fn place(at: &AtomicPtr<Location<'static>>) -> Option<&'static Location<'static>> {
+fn place(at: &AtomicPtr<Where>) -> Option<&'static Location<'static>> {
     // SAFETY: nothing but null and `&'static Location`s is ever stored in such a cell.
     unsafe { at.load(Ordering::Relaxed).as_ref() }
 }
 
-fn pointer(at: &'static Location<'static>) -> *mut Location<'static> {
+fn pointer(at: &'static Where) -> *mut Where {
     std::ptr::from_ref(at).cast_mut()
 }
 
