@@ -19,7 +19,7 @@ use crate::safepoint::{Moment, WOKEN, deliverable, take};
 /// A region that ends when this is dropped, on every way out.
 pub(crate) struct Inside {
     owner: Owner,
-    entered: Option<Entered>,
+    entered: Entered,
     fences: Fences,
 }
 
@@ -28,7 +28,7 @@ impl Inside {
     pub(crate) fn enter(owner: Owner, kind: Kind, ladder: u64, frame: *mut (), fences: Fences) -> Self {
         Self {
             owner,
-            entered: Some(owner.enter(kind, ladder, frame, fences)),
+            entered: owner.enter(kind, ladder, frame, fences),
             fences,
         }
     }
@@ -36,18 +36,16 @@ impl Inside {
     /// Whether a call was there on entry.
     #[inline(always)]
     pub(crate) fn calls(&self) -> bool {
-        self.entered.as_ref().is_some_and(|entered| entered.calls)
+        self.entered.calls
     }
 }
 
 impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(entered) = self.entered.take() {
-            let after = self.owner.leave(&entered, self.fences);
-            if let AfterLeave::Owes { await_looks, note } = after {
-                pay(self.owner, await_looks, note);
-            }
+        let after = self.owner.leave(&self.entered, self.fences);
+        if let AfterLeave::Owes { await_looks, note } = after {
+            pay(self.owner, await_looks, note);
         }
     }
 }

@@ -373,10 +373,8 @@ fn unwatched() -> ! {
 /// `false` if nobody will look at the deadline.
 #[inline]
 fn promise(owner: Owner, begun: &Begun) -> bool {
-    match (begun.visit, ThreadId::of(owner.record())) {
-        (Some(at), Some(id)) => driver::visit_at(id, at),
-        _ => true,
-    }
+    let Some(at) = begun.visit else { return true };
+    ThreadId::of(owner.record()).is_none_or(|id| driver::visit_at(id, at))
 }
 
 /// The body has returned, and exceptions of its scope were delivered in it.

@@ -237,14 +237,14 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut
             Step::Fail => {
                 // One call has been made to fail, and the thread is in the next.
                 let again = watch.ordered && record.rung() >= FAILED;
-                watch.ordered |= direct::arm(&record.order, seen, again).unwrap_or(false);
+                watch.ordered |= direct::arm(record.order.cell(), seen, again).unwrap_or(false);
             }
             Step::Unwind => {
-                if let Err((pc, why)) = direct::arm_unwind(&record.order, seen) {
+                if let Err((pc, why)) = direct::arm_unwind(record.order.cell(), seen) {
                     foreign::refuse_in(record, why, pc);
                 }
             }
-            Step::Abandon => direct::arm_abandon(&record.order),
+            Step::Abandon => direct::arm_abandon(record.order.cell()),
             Step::Nudge | Step::Nothing => {}
         }
         let refused = foreign::refused_in(record).filter(|_| rung >= Rung::Unwind);

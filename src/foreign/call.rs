@@ -9,10 +9,10 @@ use std::cell::UnsafeCell;
 use std::time::Duration;
 
 use super::forced::prepared;
-use super::{CallError, Frame, Hook, Module, is_poisoned, run_inside};
+use super::{CallError, Frame, Hook, Module, run_inside};
 use crate::current;
 use crate::error::Unsupported;
-use crate::platform::{self, module as image};
+use crate::platform::{self, forced::Terms};
 use crate::protocol::ladder::Times;
 use crate::protocol::record::Owner;
 use crate::protocol::word::{Kind, Region};
@@ -45,9 +45,10 @@ const NO_FAIL: &str = "fail needs a system where the result of a blocked call ca
 pub struct Call<'a> {
     pub(super) label: &'static str,
     pub(super) hook: Option<Hook<'a>>,
-    pub(super) fail: bool,
+    /// The rungs it allows, as the region word has them.
+    pub(super) ladder: u64,
     pub(super) times: Times,
-    pub(super) modules: Vec<image::Module>,
+    pub(super) terms: Terms,
 }
 
 impl std::fmt::Debug for Call<'_> {
@@ -55,17 +56,18 @@ impl std::fmt::Debug for Call<'_> {
         let Self {
             label,
             hook,
-            fail,
+            ladder,
             times,
-            modules,
+            terms,
         } = self;
+        let fail = ladder & Region::FAIL != 0;
         f.debug_struct("Call")
             .field("label", label)
             .field("hook", &hook.is_some())
-            .field("fail", fail)
+            .field("fail", &fail)
             .field("unwind_after", &times.unwind)
             .field("abandon_after", &times.abandon)
-            .field("modules", &modules.len())
+            .field("modules", &terms.allowed.len())
             .finish()
     }
 }
@@ -76,12 +78,12 @@ impl<'a> Call<'a> {
         Self {
             label,
             hook: None,
-            fail: false,
+            ladder: Region::FRAMED,
             times: Times {
                 unwind: None,
                 abandon: None,
             },
-            modules: Vec::new(),
+            terms: Terms::new(),
         }
     }
 
@@ -93,6 +95,7 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn unblock(mut self, hook: impl FnMut() + Send + 'a) -> Self {
         self.hook = Some(UnsafeCell::new(Box::new(hook)));
+        self.ladder |= Region::HOOK;
         self
     }
 
@@ -106,7 +109,7 @@ impl<'a> Call<'a> {
     /// back. Ask [`supports`](Self::supports) before.
     #[must_use]
     pub fn fail_syscalls(mut self) -> Self {
-        self.fail = true;
+        self.ladder |= Region::FAIL;
         self
     }
 
@@ -118,6 +121,7 @@ impl<'a> Call<'a> {
     #[must_use]
     pub const fn unwind_after(mut self, after: Duration) -> Self {
         self.times.unwind = Some(after);
+        self.ladder |= Region::UNWIND;
         self
     }
 
@@ -129,13 +133,15 @@ impl<'a> Call<'a> {
     #[must_use]
     pub const fn abandon_after(mut self, after: Duration) -> Self {
         self.times.abandon = Some(after);
+        self.terms.at_once = after.is_zero();
+        self.ladder |= Region::ABANDON;
         self
     }
 
     /// Names code that the call may be abandoned in. May be called several times.
     #[must_use]
     pub fn allow(mut self, module: &Module) -> Self {
-        self.modules.push(module.0);
+        self.terms.allowed.push(module.0);
         self
     }
 
@@ -163,7 +169,7 @@ impl<'a> Call<'a> {
     /// Whether the rung fail was allowed and cannot be had.
     #[inline(always)]
     const fn lacks_fail(&self) -> bool {
-        self.fail && !platform::HAS_FAIL
+        self.ladder & Region::FAIL != 0 && !platform::HAS_FAIL
     }
 
     /// Runs `f` in the region.
@@ -177,32 +183,29 @@ impl<'a> Call<'a> {
         if self.lacks_fail() {
             return Err(Raised::here(Unsupported { capability: NO_FAIL }));
         }
-        let Some(owner) = current::owner() else {
-            return Ok(f());
-        };
+        match current::owner() {
+            Some(owner) => self.run_attached(owner, f),
+            None => Ok(f()),
+        }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    fn run_attached<T>(&self, owner: Owner, f: impl FnOnce() -> T) -> Result<T, Raised> {
         let _span = trace::region(self.label);
         let frame = Frame {
             escape: None,
-            label: self.label,
-            hook: self.hook.as_ref(),
-            times: Times::default(),
+            call: self,
         };
         let pointer = (&raw const frame).cast_mut().cast();
-        let inside = Inside::enter(owner, Kind::Foreign, self.ladder(), pointer, runtime::fences());
+        let inside = Inside::enter(owner, Kind::Foreign, self.harmless(), pointer, runtime::fences());
         run_inside(owner, inside, f)
     }
 
     /// The bits of the rungs that harm nobody.
     #[inline(always)]
-    pub(super) fn ladder(&self) -> u64 {
-        let mut ladder = Region::FRAMED;
-        if self.fail {
-            ladder |= Region::FAIL;
-        }
-        if self.hook.is_some() {
-            ladder |= Region::HOOK;
-        }
-        ladder
+    pub(super) fn harmless(&self) -> u64 {
+        self.ladder & !Region::FORCED
     }
 
     /// Runs `f` in the region and tells an interrupted call from a failed one.
@@ -216,7 +219,7 @@ impl<'a> Call<'a> {
     #[inline]
     #[track_caller]
     pub fn try_run<T, E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        if is_poisoned(self.label) {
+        if self.is_poisoned() {
             return Err(CallError::Poisoned { label: self.label });
         }
         if self.lacks_fail() {
@@ -226,7 +229,7 @@ impl<'a> Call<'a> {
             return f().map_err(CallError::Failed);
         };
         let acted = Acted::begin(owner);
-        match self.run(f) {
+        match self.run_attached(owner, f) {
             Err(raised) => Err(CallError::Raised(raised)),
             Ok(result) => acted.judge(result),
         }

@@ -9,7 +9,6 @@
 #![allow(unsafe_code)]
 
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::time::Duration;
 
 use super::call::Acted;
 use super::{Call, CallError, Frame, LeftCall, raised_before};
@@ -173,34 +172,49 @@ impl Call<'_> {
             return Ok(f());
         };
         let _span = trace::region(self.label);
-        let mark = Mark::now();
         let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
-        let at_once = self.times.abandon == Some(Duration::ZERO);
-        let escape = Escape::new(facts, &self.modules, at_once, shim);
+        let escape = Escape::new(facts, &self.terms, shim);
         let frame = Frame {
             escape: Some(&escape),
-            label: self.label,
-            hook: self.hook.as_ref(),
-            times: self.times,
+            call: self,
         };
         let pointer = (&raw const frame).cast_mut().cast();
-        let mut inside = Inside::enter(
-            owner,
-            Kind::Foreign,
-            self.forced_ladder(),
-            pointer,
-            runtime::fences(),
-        );
+        let ladder = self.forced_ladder();
+        let inside = Inside::enter(owner, Kind::Foreign, ladder, pointer, runtime::fences());
+        // Two ways on, so that the guard of the usual one never leaves its registers.
         if inside.calls() {
-            inside = raised_before(owner, inside).map_err(CallError::Raised)?;
+            let inside = raised_before(owner, inside).map_err(CallError::Raised)?;
+            // SAFETY: by contract.
+            return unsafe { self.cross(owner, inside, &escape, shim, f) };
         }
+        // SAFETY: by contract.
+        unsafe { self.cross(owner, inside, &escape, shim, f) }
+    }
+
+    /// The call itself, from inside its region.
+    ///
+    /// # Safety
+    /// As [`Call::run_forced`]; `shim` is that of `f`.
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn cross<T, E, F: FnOnce() -> T>(
+        &self,
+        owner: Owner,
+        inside: Inside,
+        escape: &Escape<'_>,
+        shim: unsafe extern "C-unwind" fn(*mut ()),
+        f: F,
+    ) -> Result<T, CallError<E>> {
+        let mark = Mark::now();
         let mut job = Job {
             f: ManuallyDrop::new(f),
             result: MaybeUninit::<T>::uninit(),
         };
-        // SAFETY: the shim gets the job it is made for, once; the frames are as the caller has promised.
-        let ended = unsafe { escape.call(shim, (&raw mut job).cast()) };
-        drop(inside);
+        let ended = {
+            let _inside = inside;
+            // SAFETY: the shim gets the job it is made for, once; the frames are as the caller has promised.
+            unsafe { escape.call(shim, (&raw mut job).cast()) }
+        };
         match ended {
             // SAFETY: the shim has returned, so it has written the result.
             Ended::Returned => Ok(unsafe { job.result.assume_init() }),
@@ -212,19 +226,29 @@ impl Call<'_> {
         }
     }
 
+    /// As [`is_poisoned`]; the label is not even read while nothing is.
+    #[inline(always)]
+    pub(super) fn is_poisoned(&self) -> bool {
+        #[cold]
+        fn listed(call: &Call<'_>) -> bool {
+            POISON.has(call.label)
+        }
+        !POISON.is_empty() && listed(self)
+    }
+
     /// What must be so before the call is made.
     #[inline(always)]
     fn check<E>(&self) -> Result<&'static Facts, CallError<E>> {
-        if is_poisoned(self.label) {
+        if self.is_poisoned() {
             return Err(CallError::Poisoned { label: self.label });
         }
         let facts = prepared().map_err(|capability| CallError::Unsupported { capability })?;
-        if self.times.unwind.is_some()
+        if self.ladder & Region::UNWIND != 0
             && let Some(capability) = facts.no_unwind()
         {
             return Err(CallError::Unsupported { capability });
         }
-        if self.times.abandon.is_some() && self.modules.is_empty() {
+        if self.ladder & Region::ABANDON != 0 && self.terms.allowed.is_empty() {
             return Err(CallError::NoModule { label: self.label });
         }
         Ok(facts)
@@ -233,17 +257,11 @@ impl Call<'_> {
     /// A call that a destructor makes during a panic is not left by force: nothing could be raised after it.
     #[inline(always)]
     fn forced_ladder(&self) -> u64 {
-        let mut ladder = self.ladder();
-        if self.times.unwind.is_some() {
-            ladder |= Region::UNWIND;
-        }
-        if self.times.abandon.is_some() {
-            ladder |= Region::ABANDON;
-        }
         if std::thread::panicking() {
-            ladder &= !Region::FORCED;
+            self.harmless()
+        } else {
+            self.ladder
         }
-        ladder
     }
 
     /// The call is gone: poison what it leaves, and raise what has ended it.

@@ -38,14 +38,14 @@ pub use module::Module;
 /// A hook. While a region shows it, the driver alone calls it; at other times its owner alone has it.
 type Hook<'a> = UnsafeCell<Box<dyn FnMut() + Send + 'a>>;
 
-/// What lookers may see of a region. Lives on the owner's stack, between entering and leaving.
+/// What lookers may see of a region. Lives on the owner's stack, between entering and leaving: two words, for each is
+/// written anew on every entry.
 #[repr(C)]
 struct Frame<'r, 'h> {
     /// First, where the handler looks for it; null in a region without forced rungs.
     escape: Option<&'r Escape<'r>>,
-    label: &'static str,
-    hook: Option<&'r Hook<'h>>,
-    times: Times,
+    /// Borrowed while the region lasts.
+    call: &'r Call<'h>,
 }
 
 /// Runs `f`, which calls into somebody else's code, so that a raise can break it out of a blocking system call (EINTR).
@@ -111,14 +111,14 @@ fn raised_before(owner: Owner, inside: Inside) -> Result<Inside, Raised> {
 ///
 /// The caller holds a look and has made a heavy fence since.
 pub(crate) fn label_of(record: &Record) -> Option<&'static str> {
-    visible_frame(record).map(|frame| frame.label)
+    visible_frame(record).map(|frame| frame.call.label)
 }
 
 /// Runs the hook of the region that `record`'s owner is in. On the driver only.
 ///
 /// The caller holds a look and has made a heavy fence since.
 pub(crate) fn run_hook_of(record: &Record) {
-    if let Some(hook) = visible_frame(record).and_then(|frame| frame.hook) {
+    if let Some(hook) = visible_frame(record).and_then(|frame| frame.call.hook.as_ref()) {
         // SAFETY: only the driver, one thread, comes here. The `Call` that owns the hook is borrowed while one of its
         // regions lasts, and nothing that takes `&Call` touches the hook.
         let hook = unsafe { &mut *hook.get() };
@@ -130,7 +130,9 @@ pub(crate) fn run_hook_of(record: &Record) {
 ///
 /// The caller holds a look and has made a heavy fence since.
 pub(crate) fn times_of(record: &Record) -> Times {
-    visible_frame(record).map(|frame| frame.times).unwrap_or_default()
+    visible_frame(record)
+        .map(|frame| frame.call.times)
+        .unwrap_or_default()
 }
 
 /// The last refusal of a forced rung in the region that `record`'s owner is in.

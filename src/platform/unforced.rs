@@ -38,13 +38,27 @@ pub(crate) mod forced {
         Left(Passed),
     }
 
-    pub(crate) struct Escape<'a>(Infallible, PhantomData<&'a [Module]>);
+    /// What nobody asks for in the end.
+    pub(crate) struct Terms {
+        pub(crate) allowed: Vec<Module>,
+        pub(crate) at_once: bool,
+    }
+
+    impl Terms {
+        pub(crate) const fn new() -> Self {
+            Self {
+                allowed: Vec::new(),
+                at_once: false,
+            }
+        }
+    }
+
+    pub(crate) struct Escape<'a>(Infallible, PhantomData<&'a Terms>);
 
     impl<'a> Escape<'a> {
         pub(crate) fn new(
             facts: &'static Facts,
-            _allowed: &'a [Module],
-            _at_once: bool,
+            _terms: &'a Terms,
             _shim: unsafe extern "C-unwind" fn(*mut ()),
         ) -> Self {
             match facts.0 {}

@@ -39,6 +39,7 @@ pub(crate) mod receipt;
 pub(crate) mod record;
 pub(crate) mod registry;
 pub(crate) mod scope;
+mod scope_table;
 pub(crate) mod slot;
 pub(crate) mod word;
 

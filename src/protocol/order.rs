@@ -1,6 +1,6 @@
 //! The order: what the handler shall do to the thread it finds, and which blocked system call it must find for that.
 //!
-//! Owns: one order cell and its three states. Leaves to the platform: reading the blocked call, comparing registers.
+//! Owns: one order cell and its three states, and its making. Leaves to the platform: reading the blocked call, comparing registers.
 //! One writer at a time arms it (the driver, or the holder of a pool cell); the target's handler alone claims it.
 //!
 //! **Signal context:** yes, [`Order::claim`] is made for it: one compare-and-swap and plain loads.
@@ -14,12 +14,18 @@
 //! (5): another signal's handler ran on top of ours and left by `siglongjmp`, so that (3) never came. On one thread a
 //! second handler of ours finds a claim in no other way.
 //!
+//! A record has an order cell from its first order on ([`LazyOrder`]): it is longer than the rest of what a handler reads, and most
+//! threads are never given one.
+//!
 //! - I1. The fields change only while the state is `Idle`, so a handler that holds a claim reads one whole order.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | `arm` Release | `claim` Acquire | the handler sees the fields of the order it claims |
 //! | `finish` Release | `arm`, `withdraw` Acquire | the fields are not overwritten under a reader |
+//! | `LazyOrder::cell` Release (`OnceBox`) | `LazyOrder::take`, `withdraw` Acquire | the handler finds a whole cell |
+
+use once_cell::race::OnceBox;
 
 use crate::sync_shim::{AtomicU32, AtomicU64, Ordering, const_constructor};
 
@@ -90,6 +96,30 @@ pub(crate) struct Order {
     sp: AtomicU64,
     pc: AtomicU64,
     result: AtomicU64,
+}
+
+/// A record's order cell, made for the first order and never freed, as its record.
+pub(crate) struct LazyOrder(OnceBox<Order>);
+
+impl LazyOrder {
+    pub(crate) const fn new() -> Self {
+        Self(OnceBox::new())
+    }
+
+    /// For who gives orders: makes the cell if need be.
+    pub(crate) fn cell(&self) -> &Order {
+        self.0.get_or_init(|| Box::new(Order::new()))
+    }
+
+    /// The handler's side: [`Order::take`], behind one load.
+    pub(crate) fn take(&self) -> Option<Instruction> {
+        self.0.get()?.take()
+    }
+
+    /// As [`Order::withdraw`].
+    pub(crate) fn withdraw(&self) -> bool {
+        self.0.get().is_none_or(Order::withdraw)
+    }
 }
 
 /// A claimed order; only the handler makes one.

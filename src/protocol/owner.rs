@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use super::record::{Fences, Record};
+use super::scope_table::ScopeTable;
 use super::slot::{Entry, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{Ordering, fence, light_fence, lock};
@@ -217,6 +218,11 @@ impl Owner {
         let mut slot = lock(&self.record.slot);
         let entry = slot.take_first();
         self.record.settle_pending_bit(&slot);
+        if let (Some(entry), Some(scopes)) = (&entry, self.record.scopes.get())
+            && let Some(scope) = entry.scope
+        {
+            scopes.note_delivered(scope, &entry.receipt);
+        }
         entry
     }
 
@@ -249,11 +255,8 @@ impl Owner {
     pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
         std::mem::forget(slot.drain());
         let generation = self.record.attention().generation();
-        let scopes = if slot.scopes.after_fork() {
-            Attention::SCOPE
-        } else {
-            0
-        };
+        let open = self.record.scopes.get().is_some_and(ScopeTable::after_fork);
+        let scopes = if open { Attention::SCOPE } else { 0 };
         self.record
             .attention
             .store(Attention::idle(generation).0 | scopes, Ordering::SeqCst);

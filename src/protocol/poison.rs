@@ -9,7 +9,7 @@
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
-//! | `any` Relaxed | `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
+//! | `any` Relaxed | `is_empty`, `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
 
 use crate::sync_shim::{AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor, lock};
 
@@ -29,10 +29,16 @@ impl Poison {
         }
     }
 
+    /// One load.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.any.load(Ordering::Relaxed) == 0
+    }
+
     /// One load while nothing is poisoned.
     #[inline(always)]
     pub(crate) fn has(&self, label: &str) -> bool {
-        self.any.load(Ordering::Relaxed) != 0 && self.lists(label)
+        !self.is_empty() && self.lists(label)
     }
 
     #[cold]

@@ -45,10 +45,13 @@
 
 use std::collections::VecDeque;
 
-use super::order::Order;
+use once_cell::race::OnceBox;
+
+use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
 use super::receipt::ReceiptCell;
+use super::scope_table::ScopeTable;
 use super::slot::{Displaced, Entry, Policy, Slot};
 use super::word::{Attention, Kind, Level, Region, Sender};
 use crate::sync_shim::{
@@ -82,8 +85,9 @@ pub(crate) struct Record {
     heard: AtomicU32,
     index: u32,
     /// *handler*: the fail order.
-    pub(crate) order: Order,
+    pub(crate) order: LazyOrder,
     pub(super) slot: Mutex<Slot>,
+    pub(super) scopes: OnceBox<ScopeTable>,
 }
 
 /// What came of a raise.
@@ -132,8 +136,9 @@ impl Record {
                 rung: AtomicU32::new(0),
                 heard: AtomicU32::new(0),
                 index,
-                order: Order::new(),
+                order: LazyOrder::new(),
                 slot: Mutex::new(Slot::new()),
+                scopes: OnceBox::new(),
             }
         }
     }
@@ -224,11 +229,13 @@ impl Record {
     }
 
     /// The strongest rung that has acted since the last delivery; starts anew.
+    #[cold]
     pub(crate) fn take_rung(&self) -> u32 {
         self.rung.swap(0, Ordering::Relaxed)
     }
 
     /// The strongest rung that has acted since the last delivery.
+    #[inline]
     pub(crate) fn rung(&self) -> u32 {
         self.rung.load(Ordering::Relaxed)
     }
@@ -252,6 +259,9 @@ impl Record {
         self.attention
             .store(Attention::idle(generation).0, Ordering::SeqCst);
         slot.open();
+        if let Some(scopes) = self.scopes.get() {
+            scopes.forget_all();
+        }
     }
 
     /// Ends the generation: later raises through its id are `Gone`. Called with the slot closed and no pins (I3).
@@ -298,7 +308,7 @@ impl Record {
         let Some(mut slot) = self.slot_of(generation) else {
             return AfterPush::Gone(entry);
         };
-        if !slot.admits(&entry) {
+        if slot.is_closed() || !self.admits(entry.scope) {
             return AfterPush::Ended(entry);
         }
         if slot.len() == 0 {

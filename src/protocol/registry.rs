@@ -453,6 +453,6 @@ mod tests {
         for token in [0, usize::MAX, usize::MAX >> 1, 1 << 33 | 1] {
             assert!(registry.of_token(token).is_none(), "{token:#x}");
         }
-        assert!(size_of::<Record>() <= 256, "{}", size_of::<Record>());
+        assert!(size_of::<Record>() <= 128, "{}", size_of::<Record>());
     }
 }

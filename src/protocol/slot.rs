@@ -9,7 +9,7 @@
 //! - I2. At most one entry of a type and scope, unless it was raised with `queue`.
 //! - I3. Every entry that leaves is handed to the caller, who settles and drops it outside the lock: no exception's
 //!   `Drop` runs in here, and none runs twice.
-//! - I4. The scope that an entry is addressed to is open: what comes too late is not let in ([`Slot::admits`]), and the end
+//! - I4. The scope that an entry is addressed to is open: what comes too late is not let in (`Record::admits`), and the end
 //!   of a scope takes its entries out.
 
 use std::any::TypeId;
@@ -19,7 +19,7 @@ use std::panic::Location;
 
 use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use super::registry::ThreadId;
-use super::scope::{LazyScopes, ScopeId};
+use super::scope::ScopeId;
 use crate::sync_shim::Arc;
 
 /// An exception on its way: a value, or the recipe that makes it in the target.
@@ -123,7 +123,6 @@ pub(crate) struct Slot {
     /// How many entries were ever put in, modulo 2^32.
     pushes: u32,
     closed: bool,
-    pub(super) scopes: LazyScopes,
 }
 
 impl Slot {
@@ -132,18 +131,11 @@ impl Slot {
             queue: VecDeque::new(),
             pushes: 0,
             closed: true,
-            scopes: LazyScopes::new(),
         }
     }
 
     pub(crate) fn open(&mut self) {
         self.closed = false;
-        self.scopes.forget_all();
-    }
-
-    /// Whether what `entry` is addressed to is there: the thread, and the scope if it names one.
-    pub(crate) fn admits(&self, entry: &Entry) -> bool {
-        !self.closed && entry.scope.is_none_or(|scope| self.scopes.is_open(scope))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -192,13 +184,8 @@ impl Slot {
         }
     }
 
-    /// The first entry. Its scope is noted as having been raised into.
     pub(crate) fn take_first(&mut self) -> Option<Entry> {
-        let entry = self.queue.pop_front()?;
-        if let Some(scope) = entry.scope {
-            self.scopes.note_delivered(scope, &entry.receipt);
-        }
-        Some(entry)
+        self.queue.pop_front()
     }
 
     /// Takes out what is addressed to `scope`.

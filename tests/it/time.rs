@@ -308,6 +308,26 @@ fn ten_thousand_deadlines_on_one_driver_each_pass_and_none_too_early() {
     assert_eq!(all, THREADS * NESTED);
 }
 
+/// Deeper than the rows that a thread's scopes have at first, with the limit that passes anywhere among them.
+#[test]
+fn a_limit_among_a_hundred_nested_ones_converts_its_own_exception() {
+    fn nested(depth: u32, short: u32) -> Result<Option<u32>, Raised> {
+        let limit = if depth == short { SOON } else { FOREVER };
+        let outcome = timeout(limit, || match depth {
+            0 => thread::sleep(FOREVER).map(|()| None),
+            _ => nested(depth - 1, short),
+        });
+        match outcome {
+            Err(TimedOut) => Ok(Some(depth)),
+            Ok(through) => through,
+        }
+    }
+    for short in [0, 1, 50, 99, 100] {
+        let converted = in_thread(move || nested(100, short)).expect("nothing is outside of the outermost");
+        assert_eq!(converted, Some(short));
+    }
+}
+
 /// On a busy machine an outer deadline passes before the thread has met the inner one's: then its exception comes through.
 fn nest(begins: Instant, worker: u64, depth: u64, seen: &mut Vec<(Instant, Instant)>) -> Result<(), Raised> {
     let due = begins + Duration::from_micros(depth * 4000 + worker * 40);

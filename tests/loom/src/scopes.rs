@@ -122,6 +122,44 @@ fn a_deadline_that_fires_at_the_end_is_not_seen_after_it() {
     });
 }
 
+/// The driver's visit against the beginning of a scope with a later deadline: this visit sees it, or the owner promises
+/// another.
+#[test]
+fn a_deadline_that_is_set_during_a_visit_has_one_promised() {
+    model(None, || {
+        let record = record();
+        let earlier = begin(record, 5);
+        end(record, earlier);
+        let driver = thread::spawn(move || {
+            let visited = record.visit_deadlines(FIRST, 5, Fences::Full);
+            visited.expect("it is due").next
+        });
+        let begun = Owner::of(record).begin_scope(7, 0, Location::caller());
+        let next = driver.join().unwrap();
+        assert_eq!(begun.visit.or(next), Some(7));
+        end(record, begun.id);
+    });
+}
+
+/// A raise into a scope against its end and the beginning of the next, which gets the same row.
+#[test]
+fn a_raise_into_a_scope_that_is_over_does_not_reach_the_next() {
+    model(None, || {
+        let (record, raised) = (record(), Raised::new());
+        let scope = begin(record, NEVER);
+        let raiser = thread::spawn({
+            let raised = raised.clone();
+            move || raise_into(record, scope, &raised)
+        });
+        let taken_out = end(record, scope);
+        let next = begin(record, NEVER);
+        let accepted = raiser.join().unwrap();
+        assert_eq!(taken_out, usize::from(accepted));
+        assert!(!calls(record) && end(record, next) == 0);
+        assert_eq!((raised.state(), raised.drops()), (ReceiptState::TargetEnded, 1));
+    });
+}
+
 /// Cancelling against beginning: one of the two cancels it in the record.
 /// Shows protocol::scope I5.
 #[test]

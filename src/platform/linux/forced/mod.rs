@@ -50,6 +50,23 @@ const LEFT: u32 = 3;
 /// What the unwinder, and the cleanups it runs, may need of the thread's stack.
 const UNWINDERS_ROOM: usize = 64 << 10;
 
+/// What all regions of one kind of call have in common, settled before any is entered.
+pub(crate) struct Terms {
+    /// Code that may be abandoned.
+    pub(crate) allowed: Vec<Module>,
+    /// Whether a mere nudge is an order to abandon the call.
+    pub(crate) at_once: bool,
+}
+
+impl Terms {
+    pub(crate) const fn new() -> Self {
+        Self {
+            allowed: Vec::new(),
+            at_once: false,
+        }
+    }
+}
+
 /// The way out of a region.
 ///
 /// The handler finds it through the first word of the region's frame.
@@ -58,9 +75,7 @@ pub(crate) struct Escape<'a> {
     anchor: AtomicUsize,
     state: AtomicU32,
     facts: &'static Facts,
-    allowed: &'a [Module],
-    /// Whether a mere nudge is an order to abandon the call.
-    at_once: bool,
+    terms: &'a Terms,
     /// The function that the trampoline calls.
     shim: usize,
     /// The calling thread's.
@@ -115,18 +130,17 @@ pub(crate) enum Ended {
 }
 
 impl<'a> Escape<'a> {
+    #[inline(always)]
     pub(crate) fn new(
         facts: &'static Facts,
-        allowed: &'a [Module],
-        at_once: bool,
+        terms: &'a Terms,
         shim: unsafe extern "C-unwind" fn(*mut ()),
     ) -> Self {
         Self {
             anchor: AtomicUsize::new(0),
             state: AtomicU32::new(CALM),
             facts,
-            allowed,
-            at_once,
+            terms,
             shim: shim as *const () as usize,
             stack: own_stack(),
             refused_pc: AtomicUsize::new(0),
@@ -281,7 +295,7 @@ pub(super) fn perform(
             RUNG_UNWIND
         }
         Some(wanted) if wanted.act == Act::Abandon && may_abandon => RUNG_ABANDON,
-        None if escape.at_once && may_abandon => RUNG_ABANDON,
+        None if escape.terms.at_once && may_abandon => RUNG_ABANDON,
         _ => return false,
     };
     let anchor = escape.anchor.load(Ordering::Relaxed);

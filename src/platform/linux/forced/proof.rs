@@ -345,7 +345,7 @@ impl Case<'_> {
     }
 
     fn image_of(&self, pc: usize) -> Option<Image> {
-        let allowed = || self.escape.allowed.iter().find(|module| module.has(pc));
+        let allowed = || self.escape.terms.allowed.iter().find(|module| module.has(pc));
         let facts = self.escape.facts;
         match allowed() {
             Some(module) => Some(module.image()),
@@ -362,7 +362,12 @@ impl Case<'_> {
         {
             return Ok(Make::Own);
         }
-        let allowed = self.escape.allowed.iter().any(|module| module.has(frame.place));
+        let allowed = self
+            .escape
+            .terms
+            .allowed
+            .iter()
+            .any(|module| module.has(frame.place));
         if !self.unwind {
             return if allowed {
                 Ok(Make::Foreign)
