@@ -92,6 +92,7 @@ pub fn measure(table: &mut Table) {
 }
 
 /// Each loop once, for a count of its instructions.
+#[allow(dead_code, reason = "only `benches/instructions.rs` calls it")]
 pub fn counted(n: u64) {
     let n = black_box(n);
     bare(n);

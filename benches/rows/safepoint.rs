@@ -118,6 +118,7 @@ pub fn measure(table: &mut Table) {
 }
 
 /// Each loop once, for a count of its instructions.
+#[allow(dead_code, reason = "only `benches/instructions.rs` calls it")]
 pub fn counted(n: u64) {
     for each in [raw_empty, safepoint_empty, raw_working, safepoint_working] {
         run(each)(n);

@@ -63,6 +63,7 @@ pub fn measure(table: &mut Table) {
 }
 
 /// The loop once, for a count of its instructions.
+#[allow(dead_code, reason = "only `benches/instructions.rs` calls it")]
 pub fn counted(n: u64) {
     limits(black_box(n), Duration::from_secs(10));
 }
