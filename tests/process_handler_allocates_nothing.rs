@@ -18,6 +18,7 @@ use std::io::Read;
 use std::mem::transmute;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use throwto::foreign::{Call, CallError, Module, clear_poison};
 use throwto::io::Interruptible;
@@ -165,7 +166,7 @@ fn ready() {
     .unwrap();
 }
 
-/// Signals of others, with and without our code, without pause.
+/// Signals of others, with and without our code, with hardly a pause.
 fn hail(tid: i32, over: &AtomicBool) -> u64 {
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
@@ -185,7 +186,8 @@ fn hail(tid: i32, over: &AtomicBool) -> u64 {
             )
         };
         sent += 1;
-        std::thread::yield_now();
+        // Who is hit must get to run between two of them, also where a processor is free for this loop alone.
+        std::thread::sleep(Duration::from_micros(20));
     }
     sent
 }
