@@ -47,12 +47,14 @@ impl Group {
         drop(gone);
     }
 
-    /// Ends all members, and all that come later.
+    /// Ends all members, and all that come later. First those that have not started: else the thread of one that comes out
+    /// would start them.
     pub(super) fn end(&self, why: Why, at: &'static Location<'static>) {
         let mut members = self.members();
         members.over.get_or_insert(why);
         let tasks: Vec<_> = members.tasks.values().cloned().collect();
         drop(members);
+        tasks.iter().for_each(|task| task.refuse(why));
         tasks.iter().for_each(|task| task.end(why, at));
     }
 

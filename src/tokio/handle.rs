@@ -90,7 +90,8 @@ impl<T> JoinHandle<T> {
         self
     }
 
-    /// Raises `exc` in the closure, once. It may catch it and go on. The task's [token](Self::token) is cancelled.
+    /// Raises `exc` in the closure, once. It may catch it and go on; what it returns with it is the result, and if it unwinds the handle
+    /// says [`JoinError::Raised`]. The task's [token](Self::token) is cancelled.
     ///
     /// # Errors
     /// [`RaiseError::ScopeNotOpen`] if the closure has not started, or has ended.

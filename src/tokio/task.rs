@@ -31,7 +31,7 @@ use super::group::{Group, Request};
 use super::token::Link;
 use crate::current::{self, Attachment};
 use crate::error::{AttachError, RaiseError};
-use crate::exception::{Cancelled, IntoException, TimedOut};
+use crate::exception::{IntoException, TimedOut};
 use crate::platform::nudge;
 use crate::protocol::registry::ThreadId;
 use crate::receipt::Receipt;
@@ -170,7 +170,7 @@ impl Task {
     }
 
     /// Takes the job of a task that has not started, and drops it.
-    fn refuse(&self, why: Why) {
+    pub(super) fn refuse(&self, why: Why) {
         if let Some(work) = self.take_job(Phase::Ended) {
             self.leave();
             work.refuse(why.error());
@@ -338,11 +338,11 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Job<T, F> {
                     Some(limit) => timeout(limit, f),
                 };
                 let body = || Request::enter(request, body);
-                let outcome = catch_unwind(AssertUnwindSafe(|| scope.run(body)));
+                let outcome = judge(scope, task, body);
                 // Exceptions that nobody has met are dropped here, and their destructors may panic.
                 left = catch_unwind(AssertUnwindSafe(|| drop(attachment)));
                 drop(CURRENT.take());
-                judge(outcome, task)
+                outcome
             }
         };
         task.leave();
@@ -360,13 +360,35 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Job<T, F> {
     }
 }
 
-type Outcome<T> = Result<Result<Result<T, TimedOut>, Cancelled>, Box<dyn Any + Send>>;
+type Done<T> = Result<Result<T, TimedOut>, Box<dyn Any + Send>>;
 
-fn judge<T>(outcome: Outcome<T>, task: &Task) -> Result<T, JoinError> {
-    match outcome {
-        Ok(Ok(Ok(result))) => Ok(result),
-        Ok(Ok(Err(TimedOut))) => Err(JoinError::TimedOut),
-        Ok(Err(_cancelled)) => Err(task.state().why.unwrap_or(Why::Aborted).error()),
+/// Runs the body in the scope. What the scope says counts if somebody wanted the task ended; else what the body did, so that an
+/// exception that was only raised in it comes out as the body let it out.
+fn judge<T>(
+    scope: Scope,
+    task: &Task,
+    body: impl FnOnce() -> Result<T, TimedOut>,
+) -> Result<T, JoinError> {
+    let mut kept: Option<Done<T>> = None;
+    let judged = catch_unwind(AssertUnwindSafe(|| {
+        scope.run(|| {
+            let done = catch_unwind(AssertUnwindSafe(body));
+            if task.state().why.is_none() {
+                kept = Some(done);
+                None
+            } else {
+                Some(done.unwrap_or_else(|payload| resume_unwind(payload)))
+            }
+        })
+    }));
+    let done = match (kept, judged) {
+        (Some(done), _) => done,
+        (None, Ok(Ok(Some(returned)))) => Ok(returned),
+        (None, Ok(_cancelled)) => return Err(task.state().why.unwrap_or(Why::Aborted).error()),
+        (None, Err(payload)) => Err(payload),
+    };
+    match done {
+        Ok(returned) => returned.map_err(|TimedOut| JoinError::TimedOut),
         Err(payload) => Err(match as_raised(payload) {
             Ok(raised) => JoinError::Raised(raised),
             Err(panic) => JoinError::Panicked(Panic::new(panic)),
