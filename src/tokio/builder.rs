@@ -84,10 +84,7 @@ impl Builder {
     /// # Panics
     /// As [`spawn_blocking`](super::spawn_blocking()).
     #[track_caller]
-    pub fn spawn_blocking<T: Send + 'static>(
-        self,
-        f: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
+    pub fn spawn_blocking<T: Send + 'static>(self, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         self.spawn_blocking_on(f, &Handle::current())
     }
 

@@ -35,9 +35,7 @@ impl Group {
     #[must_use]
     pub(super) fn enter(&self, task: &Arc<Task>) -> Option<Why> {
         let mut members = self.members();
-        members
-            .tasks
-            .insert(Arc::as_ptr(task).addr(), Arc::clone(task));
+        members.tasks.insert(Arc::as_ptr(task).addr(), Arc::clone(task));
         members.over
     }
 
@@ -127,10 +125,7 @@ impl TaskGroup {
     /// # Panics
     /// As [`spawn_blocking`](super::spawn_blocking).
     #[track_caller]
-    pub fn spawn_blocking<T: Send + 'static>(
-        &self,
-        f: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
+    pub fn spawn_blocking<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         Builder::new().group(self).spawn_blocking(f)
     }
 
@@ -162,8 +157,6 @@ impl TaskGroup {
 
 impl fmt::Debug for TaskGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskGroup")
-            .field("tasks", &self.tasks())
-            .finish()
+        f.debug_struct("TaskGroup").field("tasks", &self.tasks()).finish()
     }
 }

@@ -364,11 +364,7 @@ type Done<T> = Result<Result<T, TimedOut>, Box<dyn Any + Send>>;
 
 /// Runs the body in the scope. What the scope says counts if somebody wanted the task ended; else what the body did, so that an
 /// exception that was only raised in it comes out as the body let it out.
-fn judge<T>(
-    scope: Scope,
-    task: &Task,
-    body: impl FnOnce() -> Result<T, TimedOut>,
-) -> Result<T, JoinError> {
+fn judge<T>(scope: Scope, task: &Task, body: impl FnOnce() -> Result<T, TimedOut>) -> Result<T, JoinError> {
     let mut kept: Option<Done<T>> = None;
     let judged = catch_unwind(AssertUnwindSafe(|| {
         scope.run(|| {

@@ -54,11 +54,7 @@ impl Link {
         let waker = Waker::from(Arc::clone(&act));
         // Unconstrained: a task at the end of its budget must not keep the waker from being registered.
         let mut waiting = Box::pin(unconstrained(token.clone().cancelled_owned()));
-        if waiting
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_ready()
-        {
+        if waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             (act.act)();
             return None;
         }

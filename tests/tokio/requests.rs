@@ -59,7 +59,10 @@ fn a_request_that_takes_too_long_is_answered_and_its_tasks_end() {
             }
             late
         });
-        assert_eq!(late.downcast_ref::<Elapsed>().unwrap().limit, Duration::from_millis(50));
+        assert_eq!(
+            late.downcast_ref::<Elapsed>().unwrap().limit,
+            Duration::from_millis(50)
+        );
     }
 }
 
@@ -102,7 +105,9 @@ fn a_request_that_was_answered_leaves_its_tasks_alone() {
     let (_, runtime) = each_flavour(4).into_iter().next_back().unwrap();
     let spawned = Spawned::default();
     let mut plain = StopBlockingLayer::new().layer(handler(&spawned));
-    let mut limited = StopBlockingLayer::new().time_limit(LIMIT).layer(handler(&spawned));
+    let mut limited = StopBlockingLayer::new()
+        .time_limit(LIMIT)
+        .layer(handler(&spawned));
     runtime.block_on(async {
         assert_eq!(plain.ready().await.unwrap().call(false).await.unwrap(), 7);
         assert_eq!(limited.ready().await.unwrap().call(false).await.unwrap(), 7);
@@ -119,7 +124,9 @@ fn a_request_that_was_answered_leaves_its_tasks_alone() {
 fn requests_do_not_end_each_others_tasks() {
     let (_, runtime) = each_flavour(8).into_iter().next_back().unwrap();
     let layer = StopBlockingLayer::new();
-    let mut service = layer.layer(service_fn(|()| async { Ok::<_, Infallible>(spawn_blocking(nap).await) }));
+    let mut service = layer.layer(service_fn(|()| async {
+        Ok::<_, Infallible>(spawn_blocking(nap).await)
+    }));
     let mut first = Box::pin(service.call(()));
     let second = service.call(());
     let outcome = runtime.block_on(async {
@@ -129,14 +136,17 @@ fn requests_do_not_end_each_others_tasks() {
         let mut second = Box::pin(second);
         assert!(futures_poll_once(&mut second).await);
         drop(first);
-        tokio::time::timeout(Duration::from_millis(100), &mut second).await.is_err()
+        tokio::time::timeout(Duration::from_millis(100), &mut second)
+            .await
+            .is_err()
     });
     assert!(outcome, "the second still waits for its own");
 }
 
 /// Whether the future is not ready.
 async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> bool {
-    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())).await
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending()))
+        .await
 }
 
 #[test]

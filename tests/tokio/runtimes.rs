@@ -70,11 +70,18 @@ fn a_shutdown_returns_the_survivors_with_where_they_are() {
         drop(enter);
         let began = Instant::now();
         let survivors = returns("shutdown", move || shutdown(runtime, Duration::from_millis(200)));
-        assert!(began.elapsed() >= Duration::from_millis(200), "the limit is given");
+        assert!(
+            began.elapsed() >= Duration::from_millis(200),
+            "the limit is given"
+        );
         assert_eq!(survivors.len(), 1, "{survivors:?}");
         let info = survivors[0].thread.as_ref().unwrap();
         assert!(place_of(info).starts_with("futex wait"), "{info}");
-        assert!(survivors[0].to_string().starts_with("blocking task \"the deaf one\" is still running"));
+        assert!(
+            survivors[0]
+                .to_string()
+                .starts_with("blocking task \"the deaf one\" is still running")
+        );
         assert!(easy.is_finished() && !hard.is_finished());
         drop(gate);
         let judge = narrow();
@@ -107,7 +114,11 @@ fn a_masked_task_holds_the_end_of_its_runtime_up_until_it_unmasks() {
     });
     until_stuck(&task.abort_handle(), "futex wait");
     let dropped = std::thread::spawn(move || drop(runtime));
-    until("told", || task.abort_handle().thread().is_none_or(|_| !dropped.is_finished()));
+    until("told", || {
+        task.abort_handle()
+            .thread()
+            .is_none_or(|_| !dropped.is_finished())
+    });
     assert!(!task.is_finished());
     drop(gate);
     let judge = narrow();

@@ -106,11 +106,7 @@ pub fn places() -> Vec<Stuck> {
     if Call::supports(Rung::Fail) {
         places.push(Stuck::at("accept", "accept4(", || {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            raised(
-                Call::new("accept")
-                    .fail_syscalls()
-                    .try_run(|| listener.accept()),
-            )
+            raised(Call::new("accept").fail_syscalls().try_run(|| listener.accept()))
         }));
         places.push(Stuck::at("getaddrinfo", "poll(", || {
             let silent = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -16,7 +16,9 @@ fn a_cancelled_token_aborts_the_task_and_an_ended_task_cancels_its_child() {
         let _enter = runtime.enter();
         let token = CancellationToken::new();
         let stuck = Builder::new().token(&token).spawn_blocking(nap);
-        let done = Builder::new().token(&token).spawn_blocking(|| current_token().unwrap());
+        let done = Builder::new()
+            .token(&token)
+            .spawn_blocking(|| current_token().unwrap());
         let (its_own, child) = (done.token(), stuck.token());
         let inside = ended(&runtime, done).unwrap();
         assert!(inside.is_cancelled() && its_own.is_cancelled(), "its end");
@@ -56,7 +58,10 @@ fn an_abort_and_a_raise_cancel_the_tasks_token_and_the_token_aborts_the_task() {
     until_stuck(&task.abort_handle(), "futex wait");
     assert!(!task.is_finished(), "raised into, and not aborted");
     outer.cancel();
-    assert!(matches!(ended(&runtime, task), Err(JoinError::Aborted)), "and still reached");
+    assert!(
+        matches!(ended(&runtime, task), Err(JoinError::Aborted)),
+        "and still reached"
+    );
 
     let task = spawn_blocking(nap);
     until_stuck(&task.abort_handle(), "futex wait");
@@ -103,7 +108,9 @@ fn a_scope_on_any_thread_goes_with_a_token() {
         let token = token.clone();
         move || {
             let stuck = with_token(&token, |child| {
-                children.send((throwto::ThreadId::current().unwrap(), child.clone())).unwrap();
+                children
+                    .send((throwto::ThreadId::current().unwrap(), child.clone()))
+                    .unwrap();
                 nap()
             });
             (stuck, throwto::safepoint().is_ok())

@@ -1,5 +1,7 @@
 //! The features `tokio` and `tower`. A process of its own, since it counts threads and descriptors.
 
+// A future that yields a handle is how a handle is had from inside a runtime.
+#![allow(clippy::async_yields_async)]
 #![cfg_attr(not(throwto_ladder), allow(unused_imports, dead_code))]
 
 #[cfg(throwto_forced)]
@@ -11,6 +13,8 @@ mod stage;
 #[cfg(throwto_ladder)]
 #[path = "tokio/load.rs"]
 mod load;
+#[path = "tokio/requests.rs"]
+mod requests;
 #[path = "tokio/runtimes.rs"]
 mod runtimes;
 #[path = "tokio/stuck.rs"]
@@ -19,8 +23,6 @@ mod stuck;
 mod tasks;
 #[path = "tokio/tokens.rs"]
 mod tokens;
-#[path = "tokio/requests.rs"]
-mod requests;
 
 use std::time::Duration;
 
@@ -44,13 +46,7 @@ fn each_flavour(pool: usize) -> [(&'static str, Runtime); 2] {
     let mut one = Builder::new_current_thread();
     let mut many = Builder::new_multi_thread();
     many.worker_threads(2);
-    let build = |builder: &mut Builder| {
-        builder
-            .max_blocking_threads(pool)
-            .enable_all()
-            .build()
-            .unwrap()
-    };
+    let build = |builder: &mut Builder| builder.max_blocking_threads(pool).enable_all().build().unwrap();
     [
         ("current_thread", build(&mut one)),
         ("multi_thread", build(&mut many)),
@@ -69,7 +65,8 @@ fn ended<T>(runtime: &Runtime, handle: JoinHandle<T>) -> Result<T, JoinError> {
 #[track_caller]
 fn until_stuck(task: &AbortHandle, place: &str) {
     until(place, || {
-        task.thread().is_some_and(|info| begins_at(&place_of(&info), place))
+        task.thread()
+            .is_some_and(|info| begins_at(&place_of(&info), place))
     });
 }
 
