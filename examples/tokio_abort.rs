@@ -45,7 +45,7 @@ fn main() -> std::io::Result<()> {
     let runtime = runtime.max_blocking_threads(1).enable_time().build()?;
     runtime.block_on(show());
 
-    let _forgotten = runtime.block_on(async { spawn_blocking(accept) });
+    let _forgotten = Builder::new().spawn_blocking_on(accept, runtime.handle());
     let survivors = shutdown(runtime, Duration::from_secs(30));
     println!("left at the end of the runtime: {}", survivors.len());
     Ok(())
