@@ -44,6 +44,7 @@ fn an_aborted_task_comes_out_of_whatever_it_is_stuck_in_and_its_thread_works_on(
     }
 }
 
+/// Shows tokio::task I2.
 #[test]
 fn an_abort_that_races_the_end_never_hits_the_next_task_on_that_thread() {
     let runtime = narrow();
@@ -95,6 +96,7 @@ fn an_abort_that_races_the_end_never_hits_the_next_task_on_that_thread() {
     assert!(kept > 0 && started > 0, "no race: {kept} kept, {started} aborted");
 }
 
+/// Shows tokio::task I1.
 #[test]
 fn aborted_before_its_start_it_never_runs_and_is_answered_while_the_pool_is_stuck() {
     for (_, runtime) in each_flavour(1) {

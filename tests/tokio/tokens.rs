@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::stage::*;
 use crate::{each_flavour, ended, nap, narrow, until_stuck};
 
+/// Shows tokio::task I3.
 #[test]
 fn a_cancelled_token_aborts_the_task_and_an_ended_task_cancels_its_child() {
     for (_, runtime) in each_flavour(2) {
