@@ -150,6 +150,11 @@ impl Drop for Attachment {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn attach() -> Result<Attachment, AttachError> {
+    attach_named(None)
+}
+
+/// As [`attach`], under `name` instead of the thread's own, unless the thread is attached already.
+pub(crate) fn attach_named(name: Option<&Arc<str>>) -> Result<Attachment, AttachError> {
     let nested = MEMBERSHIP.try_with(|membership| {
         membership.borrow_mut().as_mut().map(|m| {
             m.attachments += 1;
@@ -162,7 +167,10 @@ pub fn attach() -> Result<Attachment, AttachError> {
             _thread: PhantomData,
         });
     }
-    let id = register(std::thread::current().name().map(Arc::from), None, None)?;
+    let name = name
+        .cloned()
+        .or_else(|| std::thread::current().name().map(Arc::from));
+    let id = register(name, None, None)?;
     let attachment = adopt(id);
     hear_a_nudge()?;
     Ok(attachment)

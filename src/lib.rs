@@ -65,6 +65,11 @@
 //! At level `TRACE` each [`foreign::Call`] of an attached thread is a span, `region`, with `label` and `thread`, entered for the time of the
 //! call: what others log in there is seen to be in there. A span is the subscriber's work on the thread that makes the call.
 //!
+//! # tokio
+//!
+//! With the feature `tokio`, `throwto::tokio::spawn_blocking` starts blocking tasks that can be aborted while they run; with
+//! the feature `tower`, a request that is given up takes its blocking work along.
+//!
 //! # Limits
 //!
 //! Calls that refuse every rung can be left behind on a thread of their own: [`foreign::detached`].
@@ -111,6 +116,10 @@ pub mod sync;
 mod sync_shim;
 pub mod thread;
 pub mod time;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod trace;
 mod tree;
 mod until_dead;

@@ -98,10 +98,12 @@ pub(crate) fn wait_until(
     let mut slept = false;
     loop {
         owner.consume(Attention::NOTIFIED);
+        // Before `ready`: what is set while it looks, or after, differs from this word, and the futex does not sleep. Read after
+        // it, the word would have a token that came in between, and the wait would sleep on it.
+        let attention = record.attention();
         if ready() {
             return Waited::Ready;
         }
-        let attention = record.attention();
         // Before the raise: the time is over, so nothing would block.
         if deadline.is_some_and(|at| futex::now() >= at) {
             return Waited::TimedOut;
@@ -138,4 +140,35 @@ fn shield_end(owner: Owner) -> Option<u64> {
     shielded
         .then(|| record.shield_until())
         .filter(|until| *until != u64::MAX && *until > futex::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::receipt::deadline_after;
+
+    #[test]
+    fn a_token_that_comes_right_behind_the_look_for_it_is_not_slept_on() {
+        let _attachment = crate::attach().unwrap();
+        let owner = current::owner().unwrap();
+        // The wait looks once more at its limit, and finds the token then: what tells is the time.
+        const LIMIT: Duration = Duration::from_secs(30);
+        let (began, limit) = (Instant::now(), deadline_after(LIMIT));
+        let mut looks = 0;
+        let waited = wait_until(owner, limit, Raises::End, || {
+            let came = owner.consume(Attention::UNPARKED);
+            looks += 1;
+            if looks == 1 {
+                owner.record().notify(Attention::UNPARKED);
+            }
+            came
+        });
+        assert!(matches!(waited, Waited::Ready), "{waited:?} after {looks} looks");
+        assert!(
+            began.elapsed() < LIMIT,
+            "slept on its token to the end of its time"
+        );
+    }
 }

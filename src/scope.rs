@@ -160,8 +160,13 @@ impl ScopeHandle {
     /// once it is over, or cancelled already. The thread is woken as by any raise.
     #[track_caller]
     pub fn cancel(&self) {
+        self.cancel_at(Location::caller());
+    }
+
+    /// As [`cancel`](Self::cancel), with the place in the source that the exception will name.
+    pub(crate) fn cancel_at(&self, at: &'static Location<'static>) {
         if let Some(place) = self.cell.cancel() {
-            cancel(place, Location::caller());
+            cancel(place, at);
         }
     }
 

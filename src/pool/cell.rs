@@ -375,6 +375,7 @@ mod tests {
         (attachment, packet, stuck)
     }
 
+    /// Shows pool I1.
     #[test]
     fn a_job_that_has_ended_is_not_written_off() {
         let (_attachment, packet, stuck) = running();

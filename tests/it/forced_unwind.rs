@@ -494,7 +494,8 @@ fn an_exception_taken_back_while_its_call_is_unwound_is_stood_for_and_leaves_no_
                 assert!(raised.left().is_some() && stage.cleaned() > 10);
                 throwto::uninterruptible(|_| {
                     throwto::set_async_exc(me, None);
-                    drop(throwto::raise_exc(me, Stop).unwrap());
+                    // Of a type of its own: a `Stop` would be superseded by the other thread's next, and taken back with it.
+                    drop(throwto::raise_exc(me, throwto::Cancelled).unwrap());
                 });
                 let next = throwto::safepoint().unwrap_err();
                 assert!(next.rung() != Rung::Unwind && next.left().is_none(), "{next:?}");

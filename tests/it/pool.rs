@@ -148,6 +148,7 @@ fn work_until(end: Instant) -> Result<(), Raised> {
 }
 
 /// `THROWTO_ROUNDS=1000000` for a long run.
+/// Shows pool I2.
 #[test]
 fn a_limit_that_passes_at_the_very_end_of_a_job_never_hits_the_next() {
     let pool = JobPool::new(2).unwrap();
@@ -531,6 +532,7 @@ fn a_job_stuck_beyond_every_rung_is_reported_and_its_thread_replaced_and_ends_wh
     assert!(pool.shutdown(LIMIT).is_empty());
 }
 
+/// Shows pool I3.
 #[test]
 fn a_thread_that_was_written_off_takes_no_more_jobs() {
     let pool = Builder::new().threads(1).grace(Duration::ZERO).build().unwrap();

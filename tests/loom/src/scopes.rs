@@ -122,8 +122,29 @@ fn a_deadline_that_fires_at_the_end_is_not_seen_after_it() {
     });
 }
 
+/// The driver's visit, with a deadline that has passed, against the end and a scope without one in the same row.
+/// Shows protocol::scope_table I3.
+#[test]
+fn a_deadline_that_fires_at_the_end_is_not_taken_for_the_next_scopes() {
+    model(None, || {
+        let record = record();
+        let scope = begin(record, 5);
+        let driver = thread::spawn(move || {
+            let visited = record.visit_deadlines(FIRST, 5, Fences::Full);
+            visited.map(|visited| visited.next)
+        });
+        end(record, scope);
+        let next = begin(record, NEVER);
+        let visited = driver.join().unwrap();
+        assert!(!calls(record), "the next scope has no deadline");
+        assert!(visited.is_none_or(|owed| owed.is_none()));
+        end(record, next);
+    });
+}
+
 /// The driver's visit against the beginning of a scope with a later deadline: this visit sees it, or the owner promises
 /// another.
+/// Shows protocol::scope_table I2.
 #[test]
 fn a_deadline_that_is_set_during_a_visit_has_one_promised() {
     model(None, || {
@@ -142,6 +163,7 @@ fn a_deadline_that_is_set_during_a_visit_has_one_promised() {
 }
 
 /// A raise into a scope against its end and the beginning of the next, which gets the same row.
+/// Shows protocol::scope_table I1.
 #[test]
 fn a_raise_into_a_scope_that_is_over_does_not_reach_the_next() {
     model(None, || {
