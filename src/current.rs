@@ -1,27 +1,16 @@
-//! The calling thread's place in the runtime: its record, and how it joins and leaves.
+//! The calling thread's place in the runtime: its record, and the waits and wakes that records ask for.
 //!
-//! Owns: the process's registry, the thread-local pointer that a safepoint follows, attaching and detaching. Leaves to
-//! `protocol` the order of the steps, to `runtime` the process-wide set-up.
-//! [`Attachment`]'s drop may block for the microseconds that somebody holds a pin.
+//! Owns: the process's registry, the thread-local pointer that a safepoint follows. Leaves to `attach` how a thread joins and
+//! leaves, to `protocol` the order of the steps.
 //!
 //! **Signal context:** [`of_token`] and [`of_thread`] only.
 
-use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::cell::Cell;
 
-use crate::error::AttachError;
-use crate::platform::{futex, handler, nudge, signal_stack};
-use crate::protocol::lineage::GroupKey;
-use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
-use crate::protocol::record::{Owner, Record};
-use crate::protocol::registry::{Full, Registry, ThreadId};
-use crate::protocol::slot::Entry;
-use crate::protocol::word::Kind;
-use crate::runtime;
-use crate::scope;
-use crate::trace;
+use crate::platform::{futex, nudge};
+use crate::protocol::record::{AfterUnpin, Owner, Pin, Record};
+use crate::protocol::registry::{Registry, ThreadId};
+use crate::protocol::scope::ScopeId;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
 
@@ -31,7 +20,8 @@ static UNATTACHED: Record = Record::new(u32::MAX);
 thread_local! {
     /// No destructor and a constant initial value: reading it is one load from the thread pointer.
     static CURRENT: Cell<&'static Record> = const { Cell::new(&UNATTACHED) };
-    static MEMBERSHIP: RefCell<Option<Membership>> = const { RefCell::new(None) };
+    /// The scope that this thread has begun last, in its present record.
+    pub(crate) static LATEST: Cell<ScopeId> = const { Cell::new(ScopeId::NONE) };
 }
 
 /// The record that the calling thread's safepoints look at.
@@ -48,6 +38,19 @@ pub(crate) fn owner() -> Option<Owner> {
         None
     } else {
         Some(Owner::of(record))
+    }
+}
+
+/// Points the calling thread's safepoints at a record, or at none.
+pub(crate) fn set(record: Option<&'static Record>) {
+    CURRENT.set(record.unwrap_or(&UNATTACHED));
+}
+
+/// Drops a pin and wakes its owner if it waits for that.
+pub(crate) fn release(pin: Pin<'_>) {
+    let record = pin.record();
+    if pin.release() == AfterUnpin::Wake {
+        futex::wake(record.attention_word());
     }
 }
 
@@ -78,240 +81,6 @@ impl ThreadId {
     }
 }
 
-/// One thread's membership. Its drop, at the latest at the thread's end, is the exit path.
-struct Membership {
-    id: ThreadId,
-    owner: Owner,
-    attachments: usize,
-    /// Delivered and not yet caught: settled as caught when the thread ends.
-    in_flight: Vec<Arc<ReceiptCell>>,
-    /// Room for nudges. Goes last, when there are no more.
-    _stack: Option<signal_stack::Widened>,
-}
-
-/// Keeps the calling thread attached; the thread can be raised into while one of these lives.
-///
-/// Attachments nest: the thread is detached when the last one is dropped, or at its end. Exceptions that are then still
-/// pending end as [`ReceiptState::TargetEnded`]. The last one dropped inside a foreign call, a scope or a time limit does
-/// not detach: somebody may be looking at that call, or raise into that scope. The thread stays attached until another attachment ends outside, at the latest until its end.
-///
-/// The guard belongs to its thread. Dropping it elsewhere does not compile:
-///
-/// ```compile_fail
-/// let attachment = throwto::attach().unwrap();
-/// std::thread::spawn(move || drop(attachment));
-/// ```
-#[must_use = "the thread is detached when the guard is dropped"]
-#[derive(Debug)]
-pub struct Attachment {
-    id: ThreadId,
-    _thread: PhantomData<*const ()>,
-}
-
-impl Attachment {
-    /// The thread's id.
-    pub fn id(&self) -> ThreadId {
-        self.id
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        let last = MEMBERSHIP.try_with(|cell| {
-            let mut place = cell.borrow_mut();
-            // Not that of another id, which the thread has had for a while and kept an attachment of.
-            let membership = place.as_mut().filter(|membership| membership.id == self.id)?;
-            membership.attachments -= 1;
-            // The regions on this thread's stack write to the record when they end: it is not given back under them.
-            let in_region = membership.owner.region().kind() != Kind::Running;
-            if membership.attachments == 0 && !in_region && !membership.owner.in_scope() {
-                place.take()
-            } else {
-                None
-            }
-        });
-        // Outside the borrow: the exit path drops exceptions, whose destructors may do anything.
-        drop(last);
-    }
-}
-
-/// Attaches the calling thread: from now on it can be raised into, by its [`ThreadId`], its kernel thread number or its
-/// name.
-///
-/// Threads started by [`thread::spawn`](crate::thread::spawn) attach by themselves. Calls nest.
-///
-/// # Errors
-/// [`AttachError`] if the nudge signal cannot reach this thread, if the attach limit is reached or memory is short.
-///
-/// ```
-/// let attachment = throwto::attach()?;
-/// throwto::raise_exc(attachment.id(), throwto::Stop)?;
-/// assert!(throwto::safepoint().unwrap_err().is::<throwto::Stop>());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn attach() -> Result<Attachment, AttachError> {
-    attach_named(None)
-}
-
-/// As [`attach`], under `name` instead of the thread's own, unless the thread is attached already.
-pub(crate) fn attach_named(name: Option<&Arc<str>>) -> Result<Attachment, AttachError> {
-    let nested = MEMBERSHIP.try_with(|membership| {
-        membership.borrow_mut().as_mut().map(|m| {
-            m.attachments += 1;
-            m.id
-        })
-    });
-    if let Some(id) = nested.map_err(|_| AttachError::ThreadEnding)? {
-        return Ok(Attachment {
-            id,
-            _thread: PhantomData,
-        });
-    }
-    let name = name
-        .cloned()
-        .or_else(|| std::thread::current().name().map(Arc::from));
-    let id = register(name, None, None)?;
-    let attachment = adopt(id);
-    hear_a_nudge()?;
-    Ok(attachment)
-}
-
-/// Registers a thread that is about to start, or the calling one. A parent is the calling thread.
-pub(crate) fn register(
-    name: Option<Arc<str>>,
-    parent: Option<ThreadId>,
-    group: Option<&GroupKey>,
-) -> Result<ThreadId, AttachError> {
-    let config = runtime::ready()?;
-    REGISTRY
-        .register(name, parent, group, config.attach_limit)
-        .map_err(|full| match full {
-            Full::Limit { limit } => AttachError::Limit { limit },
-            Full::Memory => AttachError::OutOfMemory,
-        })
-}
-
-/// Makes the calling thread the owner of the registered `id`.
-pub(crate) fn adopt(id: ThreadId) -> Attachment {
-    if let Some(record) = REGISTRY.record(id.index()) {
-        let stack = signal_stack::widen(id.index());
-        record.begin(handler::this_thread(), nudge::os_tid());
-        REGISTRY.bind(id, nudge::os_tid());
-        let membership = Membership {
-            id,
-            owner: Owner::of(record),
-            attachments: 1,
-            in_flight: Vec::new(),
-            _stack: stack,
-        };
-        MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
-        CURRENT.set(record);
-        scope::begin_record();
-    }
-    Attachment {
-        id,
-        _thread: PhantomData,
-    }
-}
-
-/// The calling thread under another id. When this is dropped it is again who it was before.
-///
-/// Meanwhile nothing that is addressed to the outer id is delivered, and nobody is signalled in its name: its thread is
-/// busy with something that is not its own.
-pub(crate) struct Apart {
-    // Dropped in this order, whatever unwinds out of the first two.
-    attachment: Attachment,
-    _kept: Kept,
-    _return: Return,
-}
-
-/// Ends the inner membership, if somebody has kept an attachment of it.
-struct Kept;
-
-struct Return(Option<Membership>);
-
-impl Apart {
-    pub(crate) fn id(&self) -> ThreadId {
-        self.attachment.id()
-    }
-}
-
-/// Sets the calling thread, which is attached, apart from who it is.
-pub(crate) fn set_apart(name: Option<Arc<str>>) -> Result<Apart, AttachError> {
-    let id = register(name, None, None)?;
-    let outer = MEMBERSHIP.take();
-    Ok(Apart {
-        attachment: adopt(id),
-        _kept: Kept,
-        _return: Return(outer),
-    })
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        drop(MEMBERSHIP.take());
-    }
-}
-
-impl Drop for Return {
-    fn drop(&mut self) {
-        if let Some(outer) = self.0.take() {
-            let record = outer.owner.record();
-            REGISTRY.bind(outer.id, nudge::os_tid());
-            record.begin(handler::this_thread(), nudge::os_tid());
-            MEMBERSHIP.set(Some(outer));
-            CURRENT.set(record);
-        }
-    }
-}
-
-/// Sends the calling thread a nudge and tells why it did not arrive, if it did not.
-fn hear_a_nudge() -> Result<(), AttachError> {
-    let signal = runtime::signal();
-    if nudge::is_blocked(signal) {
-        return Err(AttachError::SignalBlocked { signal });
-    }
-    match nudge::reaches_me(record(), signal) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(AttachError::HandlerReplaced { signal }),
-        Err(errno) => Err(AttachError::SignalRefused { signal, errno }),
-    }
-}
-
-/// A registered thread that never started.
-pub(crate) fn never_started(id: ThreadId) {
-    if let Some(record) = REGISTRY.record(id.index()) {
-        end(id, Owner::of(record));
-    }
-}
-
-fn end(id: ThreadId, owner: Owner) {
-    owner.begin_exit();
-    await_pins(owner);
-    let _gone = Gone(id);
-    settle(owner.close(), ReceiptState::TargetEnded);
-}
-
-/// Ends the membership when dropped, on every way out of the exceptions' destructors.
-struct Gone(ThreadId);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        REGISTRY.release(self.0);
-        runtime::note_end();
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        CURRENT.set(&UNATTACHED);
-        for receipt in self.in_flight.drain(..) {
-            wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
-        }
-        end(self.id, self.owner);
-    }
-}
-
 /// Sleeps until nobody looks at the region that the owner has left.
 #[cold]
 pub(crate) fn await_looks(owner: Owner) {
@@ -336,51 +105,4 @@ pub(crate) fn await_nudge(owner: Owner) {
     if owner.nudge_is_sent() {
         nudge::take_pending();
     }
-}
-
-/// Ends undelivered entries: each exception's destructor, then its receipt. Called with no lock and no pin held. A
-/// destructor that panics is let through once all are settled.
-pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {
-    let mut first_panic = None;
-    for entry in entries {
-        let receipt = Arc::clone(&entry.receipt);
-        let settled = catch_unwind(AssertUnwindSafe(|| entry.settle(outcome)));
-        let after = settled.map(|(_receipt, after)| after).unwrap_or_else(|panic| {
-            first_panic.get_or_insert(panic);
-            receipt.advance(outcome)
-        });
-        wake_receipt(&receipt, after);
-    }
-    if let Some(panic) = first_panic {
-        resume_unwind(panic);
-    }
-}
-
-pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
-    trace::advanced(receipt);
-    if after == AfterSettle::Wake {
-        futex::wake_all(receipt.word());
-    }
-}
-
-/// The exceptions that were delivered to the calling thread and that it has not caught yet.
-pub(crate) fn in_flight() -> Vec<Arc<ReceiptCell>> {
-    let receipts = MEMBERSHIP.try_with(|cell| {
-        let membership = cell.try_borrow().ok()?;
-        let receipts = membership.iter().flat_map(|m| &m.in_flight);
-        Some(receipts.filter(|r| !r.state().is_final()).cloned().collect())
-    });
-    receipts.ok().flatten().unwrap_or_default()
-}
-
-/// Remembers a delivered receipt until it is caught, or the thread ends.
-pub(crate) fn note_delivered(receipt: &Arc<ReceiptCell>) {
-    let _ = MEMBERSHIP.try_with(|cell| {
-        if let Ok(mut membership) = cell.try_borrow_mut()
-            && let Some(membership) = membership.as_mut()
-        {
-            membership.in_flight.retain(|r| !r.state().is_final());
-            membership.in_flight.push(Arc::clone(receipt));
-        }
-    });
 }

@@ -20,20 +20,22 @@
 //! - I2. No lock of this crate is held while a hook runs.
 
 mod climb;
+mod clockwork;
+mod duty;
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use climb::{Watch, look};
+use clockwork::Clockwork;
+pub(crate) use duty::perform;
 
-use crate::clockwork::Clockwork;
-use crate::current::REGISTRY;
+use crate::current::{REGISTRY, release};
 use crate::platform::{membarrier, nudge};
 use crate::protocol::deadline::NEVER;
 use crate::protocol::registry::ThreadId;
-use crate::raise::release;
-use crate::raised::Rung;
+use crate::rung::Rung;
 use crate::trace;
 
 /// How the driver sleeps, as note-givers must know.

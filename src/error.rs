@@ -5,6 +5,7 @@
 //! **Signal context:** no.
 
 use crate::os::OsTid;
+use crate::target::Target;
 
 /// Why the calling thread cannot be attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +81,7 @@ pub enum RaiseError {
     )]
     NoSuchThread {
         /// What was asked for.
-        asked: crate::Target,
+        asked: Target,
     },
     /// More than one live thread matches. Nothing was raised in any of them.
     #[error(

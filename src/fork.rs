@@ -12,12 +12,13 @@ use std::sync::MutexGuard;
 
 use crate::current::{self, REGISTRY};
 use crate::driver::{self, Inbox};
-use crate::foreign;
+use crate::foreign::poison;
 use crate::journal::{self, Shelf};
 use crate::platform::{fork, handler, nudge};
+use crate::pool::number;
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Slot;
-use crate::{pool, runtime, status};
+use crate::{runtime, status};
 
 struct Held {
     members: MutexGuard<'static, Members>,
@@ -27,7 +28,7 @@ struct Held {
     _seen: status::HeldSeen,
     _journals: MutexGuard<'static, Shelf>,
     _poison: MutexGuard<'static, Vec<&'static str>>,
-    _jobs: pool::HeldNumbers,
+    _jobs: number::HeldNumbers,
 }
 
 thread_local! {
@@ -49,8 +50,8 @@ extern "C" fn before() {
         _ends: runtime::hold_for_fork(),
         _seen: status::hold_for_fork(),
         _journals: journal::hold_for_fork(),
-        _poison: foreign::hold_for_fork(),
-        _jobs: pool::hold_for_fork(),
+        _poison: poison::hold_for_fork(),
+        _jobs: number::hold_for_fork(),
     };
     let _ = HELD.try_with(|place| place.replace(Some(held)));
 }

@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::foreign::Refusal;
 use crate::platform::spot::Refused;
 use crate::protocol::registry::ThreadId;
-use crate::raised::Rung;
+use crate::rung::{Refusal, Rung};
 
 /// A rung that was tried on a thread, once or many times.
 #[derive(Clone, Debug, PartialEq, Eq)]

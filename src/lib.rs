@@ -82,7 +82,7 @@
 #![cfg_attr(not(throwto_ladder), allow(dead_code))]
 #![deny(rustdoc::broken_intra_doc_links)]
 
-mod clockwork;
+mod attach;
 mod current;
 mod driver;
 mod error;
@@ -106,14 +106,17 @@ mod raised;
 mod receipt;
 mod region;
 mod report;
+mod rung;
 mod runtime;
 mod safepoint;
 pub mod scope;
+mod set_up;
 #[cfg(throwto_nudge)]
 pub mod signal;
 mod status;
 pub mod sync;
 mod sync_shim;
+mod target;
 pub mod thread;
 pub mod time;
 #[cfg(feature = "tokio")]
@@ -126,7 +129,7 @@ mod until_dead;
 #[cfg(throwto_ladder)]
 mod window;
 
-pub use current::{Attachment, attach};
+pub use attach::{Attachment, attach};
 pub use driver::{Stats, stats};
 pub use error::{AttachError, RaiseError, Unsupported};
 pub use exception::{
@@ -138,13 +141,15 @@ pub use mask::{Mask, bracket, mask, shield, uninterruptible};
 pub use os::OsTid;
 pub use protocol::receipt::ReceiptState;
 pub use protocol::registry::ThreadId;
-pub use raise::{Raise, Target, raise_all, raise_exc, set_async_exc};
-pub use raised::{Raised, Rung};
+pub use raise::{Raise, raise_all, raise_exc, set_async_exc};
+pub use raised::Raised;
 pub use receipt::Receipt;
 pub use report::{Report, report};
+pub use rung::Rung;
 pub use runtime::{Config, ConfigError};
 pub use safepoint::{catch, catch_only, catch_with, pending, safepoint, safepoint_unwind};
 pub use status::{MaskState, ThreadInfo, ThreadState, threads};
+pub use target::Target;
 pub use tree::RaiseTree;
 pub use until_dead::{Dead, Retry, StillAlive, raise_until_dead};
 

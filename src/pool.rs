@@ -32,18 +32,17 @@ mod crew;
 mod error;
 mod handle;
 mod job;
+pub(crate) mod number;
 mod own;
 
 use std::time::Duration;
 
 pub use builder::Builder;
-pub use cell::JobId;
 pub use error::{JobError, PoolError, Stuck, SubmitError};
 pub use handle::{JobControl, JobHandle, JobState};
 pub use job::Job;
+pub use number::JobId;
 pub use own::{JobPool, PoolStatus, RunningJob};
-
-pub(crate) use cell::{HeldNumbers, hold_for_fork};
 
 /// Runs `f` here and now, on a thread of whatever pool, for at most `limit`: [`Job::run`] for a job with a limit only.
 ///

@@ -14,84 +14,19 @@
 use std::panic::Location;
 use std::sync::Arc;
 
-use crate::current::{self, REGISTRY};
-use crate::driver;
+use crate::current::{REGISTRY, release};
+use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
-use crate::os::OsTid;
-use crate::platform::{futex, nudge};
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
-use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Pin, Record};
+use crate::protocol::record::{AfterPush, Duty, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, settle};
 use crate::runtime;
-use crate::scope::ScopeHandle;
-
-/// Who is to be raised into.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Target {
-    /// The thread with this id.
-    Id(ThreadId),
-    /// The attached thread that the kernel knows by this number.
-    OsTid(OsTid),
-    /// Every attached thread of this name.
-    Name(String),
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Id(id) => write!(f, "thread {id}"),
-            Self::OsTid(tid) => write!(f, "kernel thread {tid}"),
-            Self::Name(name) => write!(f, "named {name:?}"),
-        }
-    }
-}
-
-impl From<ThreadId> for Target {
-    fn from(id: ThreadId) -> Self {
-        Self::Id(id)
-    }
-}
-
-impl From<OsTid> for Target {
-    fn from(tid: OsTid) -> Self {
-        Self::OsTid(tid)
-    }
-}
-
-impl From<&str> for Target {
-    fn from(name: &str) -> Self {
-        Self::Name(name.to_owned())
-    }
-}
-
-impl From<String> for Target {
-    fn from(name: String) -> Self {
-        Self::Name(name)
-    }
-}
-
-impl From<&String> for Target {
-    fn from(name: &String) -> Self {
-        Self::Name(name.clone())
-    }
-}
-
-impl<T> From<&crate::thread::StoppableThread<T>> for Target {
-    fn from(thread: &crate::thread::StoppableThread<T>) -> Self {
-        Self::Id(thread.id())
-    }
-}
-
-impl<T> From<&crate::thread::JoinHandle<T>> for Target {
-    fn from(handle: &crate::thread::JoinHandle<T>) -> Self {
-        Self::Id(handle.id())
-    }
-}
+use crate::target::ScopeHandle;
+pub(crate) use crate::target::Target;
 
 impl Target {
     pub(crate) fn matches<'a>(&'a self, members: &'a Members) -> Box<dyn Iterator<Item = &'a Member> + 'a> {
@@ -138,14 +73,6 @@ impl Target {
 /// Whether the thread is attached and has not begun to leave.
 pub(crate) fn is_alive(id: ThreadId) -> bool {
     REGISTRY.pin(id).map(release).is_some()
-}
-
-/// Drops a pin and wakes its owner if it waits for that.
-pub(crate) fn release(pin: Pin<'_>) {
-    let record = pin.record();
-    if pin.release() == AfterUnpin::Wake {
-        futex::wake(record.attention_word());
-    }
 }
 
 /// Raises `exc` in exactly one live attached thread, or in none.
@@ -196,7 +123,7 @@ fn clear(id: ThreadId) -> bool {
         .and_then(|record| record.clear(id.generation()))
     {
         Some(entries) => {
-            current::settle(entries, ReceiptState::Revoked);
+            settle(entries, ReceiptState::Revoked);
             true
         }
         None => false,
@@ -368,7 +295,7 @@ impl Posted {
         } else {
             ReceiptState::TargetEnded
         };
-        current::settle(self.aside, outcome);
+        settle(self.aside, outcome);
         self.receipt
     }
 }
@@ -377,7 +304,7 @@ impl Posted {
 pub(crate) fn settle_all(posted: Vec<Posted>) -> Vec<Receipt> {
     let (accepted, ended): (Vec<_>, Vec<_>) = posted.into_iter().partition(|posted| posted.accepted);
     // These cannot panic: the raiser still holds what they share.
-    current::settle(
+    settle(
         ended.into_iter().flat_map(|posted| posted.aside),
         ReceiptState::TargetEnded,
     );
@@ -385,7 +312,7 @@ pub(crate) fn settle_all(posted: Vec<Posted>) -> Vec<Receipt> {
         .into_iter()
         .map(|posted| (posted.receipt, posted.aside))
         .unzip();
-    current::settle(aside.into_iter().flatten(), ReceiptState::Superseded);
+    settle(aside.into_iter().flatten(), ReceiptState::Superseded);
     receipts
 }
 
@@ -464,21 +391,5 @@ pub(crate) fn stop(id: ThreadId) -> bool {
             true
         }
         None => false,
-    }
-}
-
-/// Does what a raise owes its target.
-pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
-    match duty {
-        Duty::Nothing => {}
-        Duty::Wake => futex::wake(record.attention_word()),
-        Duty::Nudge { pin, enlist, urgent } => {
-            if !nudge::send(record, pin.sender(), record.os_tid(), runtime::signal()) {
-                record.unsent();
-            }
-            release(pin);
-            driver::nudged(id, enlist, urgent);
-        }
-        Duty::Verify | Duty::Later => driver::note(id),
     }
 }

@@ -12,45 +12,12 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::current::wake_receipt;
 use crate::exception::Exception;
-use crate::foreign::LeftCall;
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::registry::ThreadId;
-
-/// What got the target to the point of delivery, weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Rung {
-    /// It came by a safepoint by itself.
-    Safepoint,
-    /// It was woken from a wait of ours, without a signal.
-    Wake,
-    /// A signal broke its blocking call (EINTR). Where the runtime cannot see the call, the signal came during it.
-    Nudge,
-    /// Its blocked system call was made to return an error that is not EINTR.
-    Fail,
-    /// An unblock hook made the library return.
-    Hook,
-    /// Its frames were unwound by force.
-    Unwind,
-    /// Its context was reset.
-    Abandon,
-}
-
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Safepoint => "safepoint",
-            Self::Wake => "wake",
-            Self::Nudge => "nudge",
-            Self::Fail => "fail",
-            Self::Hook => "hook",
-            Self::Unwind => "unwind",
-            Self::Abandon => "abandon",
-        })
-    }
-}
+use crate::receipt::wake_receipt;
+use crate::rung::LeftCall;
+pub(crate) use crate::rung::Rung;
 
 /// An exception raised by another thread and delivered in this one.
 ///

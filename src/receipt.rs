@@ -1,17 +1,21 @@
 //! [`Receipt`]: what a raiser holds.
 //!
-//! Owns: waiting for a raise's fate, and taking a raise back. Leaves to `protocol::receipt` the states.
+//! Owns: waiting for a raise's fate, taking a raise back, and settling what ends undelivered. Leaves to `protocol::receipt`
+//! the states.
 //! [`Receipt::wait`] blocks, and cannot be raised into: its time limit bounds it.
 //!
 //! **Signal context:** no.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::current::{REGISTRY, settle};
+use crate::current::REGISTRY;
 use crate::platform::futex;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use crate::protocol::registry::ThreadId;
+use crate::protocol::slot::Entry;
+use crate::trace;
 
 /// Tells what became of a raise. Dropping it changes nothing.
 #[derive(Clone)]
@@ -86,10 +90,35 @@ impl Receipt {
                 true
             }
             None => {
-                crate::trace::too_late(self.target, &self.cell);
+                trace::too_late(self.target, &self.cell);
                 false
             }
         }
+    }
+}
+
+/// Ends undelivered entries: each exception's destructor, then its receipt. Called with no lock and no pin held. A
+/// destructor that panics is let through once all are settled.
+pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {
+    let mut first_panic = None;
+    for entry in entries {
+        let receipt = Arc::clone(&entry.receipt);
+        let settled = catch_unwind(AssertUnwindSafe(|| entry.settle(outcome)));
+        let after = settled.map(|(_receipt, after)| after).unwrap_or_else(|panic| {
+            first_panic.get_or_insert(panic);
+            receipt.advance(outcome)
+        });
+        wake_receipt(&receipt, after);
+    }
+    if let Some(panic) = first_panic {
+        resume_unwind(panic);
+    }
+}
+
+pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
+    trace::advanced(receipt);
+    if after == AfterSettle::Wake {
+        futex::wake_all(receipt.word());
     }
 }
 

@@ -14,7 +14,8 @@ use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::word::{Attention, Kind, Region};
 use crate::raised::Raised;
-use crate::safepoint::{Moment, WOKEN, deliverable, take};
+use crate::rung::WOKEN;
+use crate::safepoint::{Moment, deliverable, take};
 
 /// A region that ends when this is dropped, on every way out.
 pub(crate) struct Inside {
@@ -60,6 +61,28 @@ fn pay(owner: Owner, await_looks: bool, note: bool) {
     if note {
         enlist(owner);
     }
+}
+
+/// Runs `f`, a callback of a foreign call into Rust, so that neither forced rung acts inside it. The other rungs do.
+///
+/// A callback that is not guarded is not abandoned either as long as its Rust frames are known for what they are: by
+/// the program's symbols (see `docs/limitations.md` about stripped programs). The guard costs two stores.
+///
+/// ```
+/// extern "C" fn progress(done: u32) -> u32 {
+///     throwto::foreign::no_abandon(|| done + 1)
+/// }
+/// assert_eq!(progress(1), 2);
+/// ```
+pub fn no_abandon<T>(f: impl FnOnce() -> T) -> T {
+    struct Guard(Owner, Region);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.allow(self.1);
+        }
+    }
+    let _guard = current::owner().map(|owner| Guard(owner, owner.forbid(Region::FORCED)));
+    f()
 }
 
 /// Why a wait came back.

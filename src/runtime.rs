@@ -1,14 +1,12 @@
-//! Process-wide set-up and configuration: the nudge signal, the fences, the counters.
+//! What is decided once per process: the configuration, the nudge signal, the fences; and waiting for threads to end.
 //!
-//! Owns: what is decided once per process. Leaves to `current` the threads, to `driver` the background work.
-//! [`ready`] makes a few system calls the first time and one load later.
+//! Leaves to `set_up` putting it in force, to `current` the threads, to `driver` the background work.
 //!
 //! **Signal context:** no.
 
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::current;
-use crate::error::{AttachError, Unsupported};
+use crate::error::Unsupported;
 use crate::platform::{HAS_NUDGE, handler, membarrier};
 use crate::protocol::record::Fences;
 use crate::protocol::registry::CAPACITY;
@@ -82,30 +80,10 @@ pub enum ConfigError {
 }
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
-static READY: OnceLock<Result<(), AttachError>> = OnceLock::new();
 
-/// Sets the process up, once.
-pub(crate) fn ready() -> Result<&'static Config, AttachError> {
-    let config = CONFIG.get_or_init(Config::new);
-    match READY.get_or_init(|| set_up(config)) {
-        Ok(_) => Ok(config),
-        Err(error) => Err(error.clone()),
-    }
-}
-
-fn set_up(config: &Config) -> Result<(), AttachError> {
-    let signal = config.signal;
-    handler::install(signal, current::of_token, current::of_thread).map_err(|failed| {
-        AttachError::Signal {
-            signal,
-            errno: failed.errno,
-        }
-    })?;
-    if !crate::fork::register() {
-        return Err(AttachError::OutOfMemory);
-    }
-    membarrier::register();
-    Ok(())
+/// The configuration, in force from now on.
+pub(crate) fn config() -> &'static Config {
+    CONFIG.get_or_init(Config::new)
 }
 
 /// The nudge signal in force.

@@ -16,6 +16,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
+use crate::attach::note_delivered;
 use crate::current;
 use crate::exception::{Exception, Stop};
 use crate::platform::futex;
@@ -23,7 +24,9 @@ use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
 use crate::protocol::slot::{Entry, Payload};
 use crate::protocol::word::{Attention, Level, Region};
-use crate::raised::{Raised, Rung};
+use crate::raised::Raised;
+use crate::receipt::wake_receipt;
+use crate::rung::{Rung, UNWOUND, WOKEN};
 use crate::scope;
 
 /// Whether the thread has come to a point where it would really block.
@@ -235,8 +238,8 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
         receipt,
         ..
     } = entry;
-    current::wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
-    current::note_delivered(&receipt);
+    wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
+    note_delivered(&receipt);
     let rung = rung(owner);
     crate::trace::delivered(&receipt, rung);
     let value = match payload {
@@ -265,13 +268,3 @@ fn rung(owner: Owner) -> Rung {
         _ => Rung::Abandon,
     }
 }
-
-/// As noted in the record by a wait of ours that a raise ended. Distinct from every rung of the ladder.
-pub(crate) const WOKEN: u32 = 0x80;
-/// As noted in the record by the handler.
-pub(crate) const FAILED: u32 = 3;
-/// As noted in the record by the driver.
-pub(crate) const HOOKED: u32 = 4;
-/// As noted in the record by a call that was left by force.
-pub(crate) const UNWOUND: u32 = 5;
-pub(crate) const ABANDONED: u32 = 6;

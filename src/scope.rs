@@ -22,12 +22,12 @@
 //! It cannot tell a result from an exception that the body has put aside somewhere else; see [`Scope::run`].
 
 use std::any::Any;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use crate::current::{self, REGISTRY};
-use crate::driver;
+use crate::attach::{Attachment, attach, note_delivered};
+use crate::current::{self, LATEST, REGISTRY};
+use crate::driver::{self, perform};
 use crate::error::RaiseError;
 use crate::exception::{Cancelled, IntoException, TimedOut};
 use crate::protocol::deadline::NEVER;
@@ -35,9 +35,10 @@ use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, Why};
-use crate::raise::{Raise, perform};
+use crate::raise::Raise;
 use crate::raised::{Raised, Rung};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, settle};
+pub use crate::target::ScopeHandle;
 use crate::{runtime, trace};
 
 /// A scope that has not been entered: get a [`handle`](Self::handle) for others, then [`run`](Self::run) it.
@@ -71,12 +72,6 @@ use crate::{runtime, trace};
 #[derive(Debug)]
 pub struct Scope {
     handle: ScopeHandle,
-}
-
-/// Reaches a scope from other threads, before it is entered, while it is open, and in vain afterwards.
-#[derive(Clone)]
-pub struct ScopeHandle {
-    cell: Arc<ScopeCell>,
 }
 
 impl std::fmt::Debug for ScopeHandle {
@@ -195,13 +190,6 @@ impl ScopeHandle {
     pub fn raise(&self, exc: impl IntoException) -> Result<Receipt, RaiseError> {
         Raise::new(exc).to_scope(self)
     }
-
-    /// The thread and the scope in it, once it has been entered.
-    pub(crate) fn place(&self) -> Option<(ThreadId, ScopeId)> {
-        let place = self.cell.place()?;
-        let id = ThreadId::from_parts(place.index, place.generation)?;
-        Some((id, place.scope))
-    }
 }
 
 #[cold]
@@ -213,11 +201,6 @@ fn cancel(place: Place, at: &'static Location<'static>) {
     {
         perform(record, id, duty);
     }
-}
-
-thread_local! {
-    /// The scope that this thread has begun last, in its present record.
-    static LATEST: Cell<ScopeId> = const { Cell::new(ScopeId::NONE) };
 }
 
 /// A moment in the thread's scopes.
@@ -239,25 +222,20 @@ impl Mark {
         }
         let (why, entries) = owner.close_after(self.0);
         current::await_nudge(owner);
-        current::settle(entries, ReceiptState::TargetEnded);
+        settle(entries, ReceiptState::TargetEnded);
         why
     }
-}
-
-/// The thread has a new record, whose scopes are counted anew.
-pub(crate) fn begin_record() {
-    LATEST.set(ScopeId::NONE);
 }
 
 /// Attaches the calling thread for a scope, unless it is attached: a scope without a record could not be reached. While a
 /// scope is open no attachment's end gives the record back.
 #[inline]
 #[track_caller]
-pub(crate) fn attached() -> Option<current::Attachment> {
+pub(crate) fn attached() -> Option<Attachment> {
     if current::owner().is_some() {
         return None;
     }
-    match current::attach() {
+    match attach() {
         Ok(attachment) => Some(attachment),
         Err(error) => panic!("a scope or a time limit needs an attached thread: {error}"),
     }
@@ -343,7 +321,7 @@ impl OpenScope {
     #[cold]
     fn end_raised(self, end: End, returned: bool) -> Vec<Arc<ReceiptCell>> {
         current::await_nudge(self.owner);
-        current::settle(end.entries, ReceiptState::TargetEnded);
+        settle(end.entries, ReceiptState::TargetEnded);
         if let Some(inner) = end.left_open.filter(|_| returned) {
             panic!(
                 "misnested scopes: the one begun at {} has ended before the one inside it, begun at {inner}, which was left by \
@@ -427,7 +405,7 @@ pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised>
         trace::raise(id, &receipt, name);
     }
     let _nobody_waits = receipt.advance(ReceiptState::Delivered);
-    current::note_delivered(&receipt);
+    note_delivered(&receipt);
     trace::delivered(&receipt, rung);
     Some(Raised::new(value, name, None, at, rung, Some(receipt)))
 }

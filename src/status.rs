@@ -9,15 +9,15 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::current::REGISTRY;
-use crate::foreign::{self, Refusal};
+use crate::current::{REGISTRY, release};
+use crate::foreign::frame;
 use crate::os::OsTid;
 use crate::platform::spot::Refused;
 use crate::platform::{blocked, futex, membarrier};
 use crate::protocol::record::{Pin, Record};
 use crate::protocol::registry::{Member, ThreadId};
 use crate::protocol::word::{Kind, Level, Region};
-use crate::raise::release;
+use crate::rung::Refusal;
 use crate::runtime;
 
 /// What a thread is doing, as far as this crate knows.
@@ -199,8 +199,8 @@ fn glance(member: Member, pin: Pin<'static>) -> Glance {
         Kind::Foreign => ThreadState::Foreign,
     };
     let mask = MaskState::of(record);
-    let region = foreign::label_of(record);
-    let refused = foreign::refused_in(record);
+    let region = frame::label_of(record);
+    let refused = frame::refused_in(record);
     let pending = record.pending_count();
     release(pin);
     Glance {

@@ -19,19 +19,16 @@
 use crate::journal;
 use crate::platform::spot::Refused;
 use crate::protocol::registry::ThreadId;
-use crate::raised::Rung;
+use crate::rung::Rung;
 
 #[cfg(feature = "tracing")]
-mod region;
+pub(crate) mod region;
 
 #[cfg(feature = "tracing")]
-pub(crate) use {
-    on::{advanced, delivered, forget, raise, refused, too_late},
-    region::region,
-};
+pub(crate) use on::{advanced, delivered, forget, raise, refused, too_late};
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{advanced, delivered, forget, raise, refused, region, too_late};
+pub(crate) use off::{advanced, delivered, forget, raise, refused, too_late};
 
 /// A rung was tried on a thread.
 pub(crate) fn rung(id: ThreadId, rung: Rung, refused: Option<Refused>) {
@@ -41,20 +38,23 @@ pub(crate) fn rung(id: ThreadId, rung: Rung, refused: Option<Refused>) {
 }
 
 #[cfg(not(feature = "tracing"))]
-mod off {
-    use std::sync::Arc;
-
-    use crate::error::RaiseError;
-    use crate::protocol::receipt::ReceiptCell;
-    use crate::protocol::registry::ThreadId;
-    use crate::raised::Rung;
-
+pub(crate) mod region {
     pub(crate) struct InSpan;
 
     #[inline(always)]
     pub(crate) fn region(_label: &'static str) -> InSpan {
         InSpan
     }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use std::sync::Arc;
+
+    use crate::error::RaiseError;
+    use crate::protocol::receipt::ReceiptCell;
+    use crate::protocol::registry::ThreadId;
+    use crate::rung::Rung;
 
     #[inline(always)]
     pub(crate) fn raise(_id: ThreadId, _receipt: &Arc<ReceiptCell>, _exception: &'static str) {}
@@ -89,14 +89,13 @@ mod on {
     use tracing::level_filters::LevelFilter;
     use tracing::{Level, debug, warn};
 
-    use crate::current::REGISTRY;
+    use crate::current::{REGISTRY, release};
     use crate::error::RaiseError;
-    use crate::foreign::{self, Refusal};
+    use crate::foreign::frame;
     use crate::platform::{membarrier, nudge, spot};
     use crate::protocol::receipt::{ReceiptCell, ReceiptState};
     use crate::protocol::registry::ThreadId;
-    use crate::raise::release;
-    use crate::raised::Rung;
+    use crate::rung::{Refusal, Rung};
 
     /// How many notes may wait.
     const ROOM: usize = 4096;
@@ -316,7 +315,7 @@ mod on {
     fn label(id: ThreadId) -> Option<&'static str> {
         let pin = REGISTRY.look(id)?;
         membarrier::heavy_fence();
-        let label = foreign::label_of(pin.record());
+        let label = frame::label_of(pin.record());
         release(pin);
         label
     }

@@ -9,17 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::{DOZE, LONGEST_PAUSE, inbox};
-use crate::current::REGISTRY;
-use crate::foreign;
+use crate::current::{REGISTRY, release};
+use crate::foreign::frame;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::ladder::{Found, Step, Times};
 use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Attention, Kind, Level, Region, Sender};
-use crate::raise::release;
-use crate::raised::Rung;
+use crate::rung::{FAILED, HOOKED, Rung};
 use crate::runtime;
-use crate::safepoint::{FAILED, HOOKED};
 use crate::trace;
 
 /// Attempts, 3 ms of them, in which a signal that has not arrived is left its time: its thread waits for a processor.
@@ -125,7 +123,7 @@ impl Watch {
                     region,
                     frame,
                     since: Instant::now(),
-                    times: foreign::times_of(record),
+                    times: frame::times_of(record),
                     unwind_was_last: false,
                     hooked: false,
                 });
@@ -241,13 +239,13 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut
             }
             Step::Unwind => {
                 if let Err((pc, why)) = direct::arm_unwind(record.order.cell(), seen) {
-                    foreign::refuse_in(record, why, pc);
+                    frame::refuse_in(record, why, pc);
                 }
             }
             Step::Abandon => direct::arm_abandon(record.order.cell()),
             Step::Nudge | Step::Nothing => {}
         }
-        let refused = foreign::refused_in(record).filter(|_| rung >= Rung::Unwind);
+        let refused = frame::refused_in(record).filter(|_| rung >= Rung::Unwind);
         trace::rung(id, rung, refused);
         again(record);
     });
@@ -269,7 +267,7 @@ fn run_hook_in(id: ThreadId, region: Region, watch: &mut Watch) {
 /// Runs the region's hook. The caller holds a look at it.
 fn run_hook(record: &'static Record) {
     record.note_rung(HOOKED);
-    let ran = catch_unwind(AssertUnwindSafe(|| foreign::run_hook_of(record)));
+    let ran = catch_unwind(AssertUnwindSafe(|| frame::run_hook_of(record)));
     if ran.is_err() {
         inbox().hook_panics += 1;
     }

@@ -9,7 +9,8 @@ use std::cell::UnsafeCell;
 use std::time::Duration;
 
 use super::forced::prepared;
-use super::{CallError, Frame, Hook, Module, run_inside};
+use super::frame::Frame;
+use super::{Call, CallError, Module, run_inside};
 use crate::current;
 use crate::error::Unsupported;
 use crate::platform::{self, forced::Terms};
@@ -20,36 +21,9 @@ use crate::raised::{Raised, Rung};
 use crate::region::Inside;
 use crate::runtime;
 use crate::safepoint::{Moment, take};
-use crate::trace;
+use crate::trace::region::region;
 
 const NO_FAIL: &str = "fail needs a system where the result of a blocked call can be replaced";
-
-/// A foreign call with a label and the rungs it allows. Built once, it may be run many times.
-///
-/// The nudge is always allowed. Rungs are climbed in the order nudge, fail, hook: the nudge at once, the others by the
-/// driver within about a millisecond, then all again after 1, 2, 4 .. 50 ms until the call returns, the exception is
-/// revoked or the region ends. The two forced rungs, unwind and abandon, follow at times of your choosing, in
-/// [`run_forced`](Call::run_forced) only.
-///
-/// ```
-/// use throwto::foreign::Call;
-/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-/// let worker = throwto::thread::spawn(move || {
-///     Call::new("accept").fail_syscalls().try_run(|| listener.accept()).map(drop)
-/// });
-/// worker.raise(throwto::Stop)?;
-/// let error = worker.join()?.unwrap_err();
-/// assert!(matches!(error, throwto::foreign::CallError::Raised(_)));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Call<'a> {
-    pub(super) label: &'static str,
-    pub(super) hook: Option<Hook<'a>>,
-    /// The rungs it allows, as the region word has them.
-    pub(super) ladder: u64,
-    pub(super) times: Times,
-    pub(super) terms: Terms,
-}
 
 impl std::fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -192,7 +166,7 @@ impl<'a> Call<'a> {
     #[inline(always)]
     #[track_caller]
     fn run_attached<T>(&self, owner: Owner, f: impl FnOnce() -> T) -> Result<T, Raised> {
-        let _span = trace::region(self.label);
+        let _span = region(self.label);
         let frame = Frame {
             escape: None,
             call: self,

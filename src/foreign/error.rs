@@ -1,4 +1,4 @@
-//! What can go wrong with a foreign call, and what is known of one that was left by force.
+//! What can go wrong with a foreign call.
 //!
 //! Owns: the types and their words. Leaves to `call` and `forced` when they are given.
 //!
@@ -7,9 +7,8 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use crate::platform::spot::{NoModule, Passed, Refused};
-use crate::platform::symbols;
-use crate::raised::{Raised, Rung};
+use crate::platform::spot::NoModule;
+use crate::raised::Raised;
 
 /// Why a foreign call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -125,105 +124,5 @@ impl ModuleError {
             NoModule::NoDescription { name } => Self::NoDescription { name },
             NoModule::Unsupported => Self::Unsupported,
         }
-    }
-}
-
-/// A forced rung has looked at a thread and left it where it was. It tries again until the exception is taken back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Refusal {
-    pc: usize,
-    /// Why it must not be dropped.
-    pub why: &'static str,
-    /// How often a forced rung was refused in this call so far.
-    pub times: u32,
-}
-
-impl Refusal {
-    pub(crate) fn of(refused: Refused) -> Self {
-        Self {
-            pc: refused.pc,
-            why: refused.why.text(),
-            times: refused.times,
-        }
-    }
-
-    /// The function of the frame that stood in the way: `malloc+0x1c in libc.so.6`. Reads symbols, which takes milliseconds in
-    /// a large program.
-    pub fn place(&self) -> String {
-        symbols::name(self.pc)
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in {}, {} ({} times)", self.place(), self.why, self.times)
-    }
-}
-
-/// A foreign call that was left by force: where it was, and what is known to be lost with it.
-///
-/// Found with [`Raised::left`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeftCall {
-    /// The call's label.
-    pub label: &'static str,
-    /// [`Rung::Unwind`] or [`Rung::Abandon`].
-    pub rung: Rung,
-    pc: usize,
-    /// How many frames were dropped, the closure's among them.
-    pub frames: usize,
-    /// How many bytes of stack they had.
-    pub stack: usize,
-}
-
-impl LeftCall {
-    pub(super) fn of(label: &'static str, passed: Passed) -> Self {
-        Self {
-            label,
-            rung: if passed.unwound {
-                Rung::Unwind
-            } else {
-                Rung::Abandon
-            },
-            pc: passed.pc,
-            frames: passed.frames as usize,
-            stack: passed.bytes,
-        }
-    }
-
-    /// The function that was left first: `inflate_fast+0x9c in libz.so.1`. Reads symbols, which takes milliseconds in a large
-    /// program.
-    pub fn place(&self) -> String {
-        symbols::name(self.pc)
-    }
-
-    /// What is not given back, as far as can be known from outside.
-    pub fn leaks(&self) -> &'static str {
-        match self.rung {
-            Rung::Unwind => {
-                "what the closure owns, and what C frames without a cleanup attribute have allocated, opened or locked"
-            }
-            _ => {
-                "everything that the call has allocated, opened, locked or changed and would have put back: memory, descriptors, \
-                 locks, signal mask, locale; and what the closure owns"
-            }
-        }
-    }
-}
-
-impl fmt::Display for LeftCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} was left in {} by {}: {} frames, {} bytes of stack; not given back: {}",
-            self.label,
-            self.place(),
-            self.rung,
-            self.frames,
-            self.stack,
-            self.leaks()
-        )
     }
 }

@@ -11,70 +11,23 @@
 use std::mem::{ManuallyDrop, MaybeUninit};
 
 use super::call::Acted;
-use super::{Call, CallError, Frame, LeftCall, raised_before};
+use super::frame::Frame;
+use super::poison::POISON;
+use super::{Call, CallError, LeftCall, raised_before};
 use crate::current;
 use crate::driver;
 use crate::exception::{Cancelled, Interrupted, TimedOut};
 use crate::platform::forced::{self, Ended, Escape, Facts};
-use crate::protocol::poison::Poison;
 use crate::protocol::record::Owner;
 use crate::protocol::scope::Why;
 use crate::protocol::word::{Kind, Region};
 use crate::raised::Raised;
 use crate::region::Inside;
+use crate::rung::{ABANDONED, UNWOUND};
 use crate::runtime;
-use crate::safepoint::{ABANDONED, Moment, UNWOUND, take};
+use crate::safepoint::{Moment, take};
 use crate::scope::Mark;
-use crate::trace;
-
-static POISON: Poison = Poison::new();
-
-/// Whether a call with this label was abandoned, and nobody has [cleared](clear_poison) that.
-///
-/// ```
-/// assert!(!throwto::foreign::is_poisoned("sqlite3_step"));
-/// ```
-#[inline(always)]
-pub fn is_poisoned(label: &str) -> bool {
-    POISON.has(label)
-}
-
-/// Says that the library behind `label` has been set up anew, or does not mind having been left in the middle of a call.
-/// `false` if it was not poisoned.
-///
-/// ```
-/// assert!(!throwto::foreign::clear_poison("sqlite3_step"));
-/// ```
-pub fn clear_poison(label: &str) -> bool {
-    POISON.remove(label)
-}
-
-/// Keeps everybody out of the poisoned labels while the process forks.
-pub(crate) fn hold_for_fork() -> std::sync::MutexGuard<'static, Vec<&'static str>> {
-    POISON.hold()
-}
-
-/// Runs `f`, a callback of a foreign call into Rust, so that neither forced rung acts inside it. The other rungs do.
-///
-/// A callback that is not guarded is not abandoned either as long as its Rust frames are known for what they are: by
-/// the program's symbols (see `docs/limitations.md` about stripped programs). The guard costs two stores.
-///
-/// ```
-/// extern "C" fn progress(done: u32) -> u32 {
-///     throwto::foreign::no_abandon(|| done + 1)
-/// }
-/// assert_eq!(progress(1), 2);
-/// ```
-pub fn no_abandon<T>(f: impl FnOnce() -> T) -> T {
-    struct Guard(Owner, Region);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            self.0.allow(self.1);
-        }
-    }
-    let _guard = current::owner().map(|owner| Guard(owner, owner.forbid(Region::FORCED)));
-    f()
-}
+use crate::trace::region::region;
 
 /// What forced rungs need, or why there are none. The driver is at work before the first such call: a thread that is stuck in
 /// `dlopen` would keep it from starting.
@@ -117,7 +70,7 @@ impl Call<'_> {
     ///    never go on. What it leaves half done is yours to discard: the label is poisoned until you say so.
     /// 3. With [`unwind_after`](Self::unwind_after): the foreign code bears being unwound from a blocking call as it would
     ///    bear `pthread_exit` there.
-    /// 4. Callbacks into Rust that have unmangled names (`#[no_mangle]`) are guarded with [`no_abandon`].
+    /// 4. Callbacks into Rust that have unmangled names (`#[no_mangle]`) are guarded with [`no_abandon`](super::no_abandon).
     ///
     /// ```
     /// use throwto::foreign::{Call, CallError};
@@ -171,7 +124,7 @@ impl Call<'_> {
         let Some(owner) = current::owner() else {
             return Ok(f());
         };
-        let _span = trace::region(self.label);
+        let _span = region(self.label);
         let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
         let escape = Escape::new(facts, &self.terms, shim);
         let frame = Frame {

@@ -5,7 +5,6 @@
 //!
 //! **Signal context:** no.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::crew::Crew;
 use super::error::{JobError, Stuck};
 use super::handle::JobState;
 use super::job::discard;
+use super::number::JobId;
 use crate::journal::Journal;
 use crate::platform::handler;
 use crate::protocol::registry::ThreadId;
@@ -23,37 +23,9 @@ use crate::status;
 use crate::sync::queue::WaitQueue;
 use crate::time::Deadline;
 
-/// A job's number, unique in its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(u64);
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
-    }
-}
-
 /// How often a job that seems to run is looked at before it is reported so.
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
-
-static LAST: Mutex<u64> = Mutex::new(0);
-
-/// The lock under which jobs get their numbers.
-pub(crate) type HeldNumbers = MutexGuard<'static, u64>;
-
-/// Keeps others from making jobs while the process forks: the child could not make any otherwise.
-pub(crate) fn hold_for_fork() -> HeldNumbers {
-    LAST.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl JobId {
-    fn next() -> Self {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        Self(*last)
-    }
-}
 
 enum Phase {
     Queued,

@@ -18,6 +18,7 @@ use super::builder::Builder;
 use super::cell::{JobCell, Look};
 use super::error::{Stuck, SubmitError};
 use super::job::{Attached, discard};
+use crate::attach::{adopt, attach, register};
 use crate::current::{self, REGISTRY};
 use crate::error::AttachError;
 use crate::platform::{handler, nudge};
@@ -284,14 +285,14 @@ impl Crew {
     pub(super) fn attach(cell: &JobCell) -> Result<Attached, AttachError> {
         if current::owner().is_some() {
             // An earlier job has never dropped its attachment.
-            return current::attach().map(Attached::AsItIs);
+            return attach().map(Attached::AsItIs);
         }
         let own = || std::thread::current().name().map(Arc::from);
         let name = cell.label().cloned().or_else(own);
-        let id = current::register(name, None, None)?;
+        let id = register(name, None, None)?;
         // The last job may have blocked it.
         nudge::unblock(runtime::signal());
-        Ok(Attached::AsItIs(current::adopt(id)))
+        Ok(Attached::AsItIs(adopt(id)))
     }
 
     fn keep_watch(self: &Arc<Self>) {

@@ -9,8 +9,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::cell::JobId;
 use super::handle::JobHandle;
+use super::number::JobId;
 use crate::error::AttachError;
 use crate::journal::Climbed;
 use crate::protocol::registry::ThreadId;

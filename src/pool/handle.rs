@@ -8,8 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::{JobCell, JobId, Packet};
+use super::cell::{JobCell, Packet};
 use super::error::JobError;
+use super::number::JobId;
 use crate::error::RaiseError;
 use crate::exception::IntoException;
 use crate::receipt::Receipt;

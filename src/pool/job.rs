@@ -17,7 +17,8 @@ use super::cell::{JobCell, Packet};
 use super::crew::Crew;
 use super::error::JobError;
 use super::handle::JobHandle;
-use crate::current::{self, Apart, Attachment};
+use crate::attach::{Apart, Attachment, attach, set_apart};
+use crate::current;
 use crate::error::AttachError;
 use crate::exception::{Cancelled, TimedOut};
 use crate::protocol::registry::ThreadId;
@@ -95,7 +96,7 @@ impl Job {
     /// ```
     #[track_caller]
     pub fn run<T>(self, f: impl FnOnce() -> T) -> Result<T, JobError<T>> {
-        let attachment = current::attach().map_err(JobError::NotAttached)?;
+        let attachment = attach().map_err(JobError::NotAttached)?;
         let _in_job = InJob::begin();
         let limit = self.limit.map_or(Deadline::NEVER, Deadline::after);
         let outcome = outcome(|| limit.run(|_| f()).map_err(|TimedOut| JobError::TimedOut));
@@ -263,9 +264,9 @@ impl Attached {
 /// For a task on a thread of somebody's pool. One that waits in a job and has taken another task meanwhile runs it apart.
 fn attach_apart(cell: &JobCell) -> Result<Attached, AttachError> {
     if IN_JOB.get() && current::owner().is_some() {
-        current::set_apart(cell.label().cloned()).map(Attached::Apart)
+        set_apart(cell.label().cloned()).map(Attached::Apart)
     } else {
-        current::attach().map(Attached::AsItIs)
+        attach().map(Attached::AsItIs)
     }
 }
 

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Builder;
-use super::cell::{JobCell, JobId};
+use super::cell::JobCell;
 use super::crew::{Crew, Queued, State};
 use super::error::{PoolError, Stuck, SubmitError};
 use super::handle::JobHandle;
 use super::job::{Job, Prepared, discard};
+use super::number::JobId;
 use crate::protocol::registry::ThreadId;
 use crate::status::{self, ThreadInfo};
 

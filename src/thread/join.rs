@@ -21,6 +21,7 @@ use crate::receipt::{Receipt, deadline_after};
 use crate::region::{Raises, Waited};
 use crate::safepoint::as_raised;
 use crate::sync::queue::WaitQueue;
+use crate::target::Target;
 
 use super::scope::{Bound, Shared};
 
@@ -288,6 +289,12 @@ impl<T> fmt::Display for JoinError<T> {
 }
 
 impl<T> std::error::Error for JoinError<T> {}
+
+impl<T> From<&JoinHandle<T>> for Target {
+    fn from(handle: &JoinHandle<T>) -> Self {
+        Self::Id(handle.id())
+    }
+}
 
 /// The text of a panic.
 pub(crate) fn panic_text(payload: &Payload) -> &str {

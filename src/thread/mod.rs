@@ -179,6 +179,6 @@ pub fn unpark(id: ThreadId) -> bool {
     let Some(pin) = REGISTRY.pin(id) else { return false };
     pin.record().notify(Attention::UNPARKED);
     futex::wake(pin.record().attention_word());
-    crate::raise::release(pin);
+    current::release(pin);
     true
 }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Builder, JoinError, JoinHandle, stopped};
+use crate::attach::in_flight;
 use crate::current;
 use crate::error::RaiseError;
 use crate::exception::{Cancelled, IntoException};
@@ -322,10 +323,10 @@ pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         scope: PhantomData,
         env: PhantomData,
     };
-    let before = current::in_flight();
+    let before = in_flight();
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let held = NoWayOut;
-    let mut since = current::in_flight();
+    let mut since = in_flight();
     since.retain(|new| !before.iter().any(|old| Arc::ptr_eq(old, new)));
     if result.is_err() || !since.is_empty() {
         scope.shared.cancel();

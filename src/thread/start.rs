@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::join::{Completes, JoinHandle, Packet};
 use super::scope::{Bound, Scope};
 use super::{Builder, ThreadGroup};
-use crate::current;
+use crate::attach;
 use crate::platform::nudge;
 use crate::protocol::registry::ThreadId;
 use crate::runtime;
@@ -81,7 +81,7 @@ impl Builder {
         }
         let name = self.name.map(Arc::from);
         let group = self.group.as_ref().map(ThreadGroup::key);
-        let id = current::register(name, ThreadId::current(), group).map_err(io::Error::other)?;
+        let id = attach::register(name, ThreadId::current(), group).map_err(io::Error::other)?;
         let bound = scope.map(|scope| Bound::to(scope, id));
         let packet = Arc::new(Packet::new(bound.as_ref()));
         let theirs = Arc::clone(&packet);
@@ -94,7 +94,7 @@ impl Builder {
             // Dropped after the membership: joiners are let go even if the destructor of an undelivered exception panics.
             let packet = Completes(theirs);
             nudge::unblock(runtime::signal());
-            let attachment = current::adopt(id);
+            let attachment = attach::adopt(id);
             packet.0.run(*f);
             drop(attachment);
         };
@@ -102,7 +102,7 @@ impl Builder {
         match unsafe { builder.spawn_unchecked(body) } {
             Ok(inner) => Ok(JoinHandle::new(id, packet, inner)),
             Err(error) => {
-                current::never_started(id);
+                attach::never_started(id);
                 Err(error)
             }
         }

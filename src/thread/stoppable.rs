@@ -10,6 +10,7 @@ use crate::exception::IntoException;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::Attention;
 use crate::receipt::Receipt;
+use crate::target::Target;
 
 use super::{JoinError, JoinHandle, spawn};
 
@@ -108,4 +109,10 @@ impl<T> StoppableThread<T> {
 /// ```
 pub fn stopped() -> bool {
     current::record().attention().has(Attention::STOPPED)
+}
+
+impl<T> From<&StoppableThread<T>> for Target {
+    fn from(thread: &StoppableThread<T>) -> Self {
+        Self::Id(thread.id())
+    }
 }

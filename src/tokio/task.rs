@@ -29,7 +29,7 @@ use ::tokio_util::sync::CancellationToken;
 use super::error::{JoinError, Panic};
 use super::group::{Group, Request};
 use super::token::Link;
-use crate::current::{self, Attachment};
+use crate::attach::{Attachment, attach_named};
 use crate::error::{AttachError, RaiseError};
 use crate::exception::{IntoException, TimedOut};
 use crate::platform::nudge;
@@ -263,11 +263,11 @@ impl Task {
     }
 
     fn attach(&self) -> Result<Attachment, AttachError> {
-        match current::attach_named(self.name.as_ref()) {
+        match attach_named(self.name.as_ref()) {
             // The mask that it has from whoever made the runtime; pool threads run nothing that could mind.
             Err(AttachError::SignalBlocked { .. }) => {
                 nudge::unblock(runtime::signal());
-                current::attach_named(self.name.as_ref())
+                attach_named(self.name.as_ref())
             }
             other => other,
         }

@@ -24,9 +24,9 @@ use tracing::span::EnteredSpan;
 use tracing::{Level, trace_span};
 
 use super::on::at_home;
-use crate::foreign::no_abandon;
 use crate::mask::uninterruptible;
 use crate::protocol::registry::ThreadId;
+use crate::region::no_abandon;
 
 thread_local! {
     /// Whether the subscriber runs on this thread because of us.

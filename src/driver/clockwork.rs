@@ -1,17 +1,17 @@
 //! The driver's clockwork: it visits threads when their deadlines are due.
 //!
-//! Owns: carrying out the visits that [`crate::driver::visit_at`] promises. Leaves to `protocol::deadline` their order, to
+//! Owns: carrying out the visits that [`super::visit_at`] promises. Leaves to `protocol::deadline` their order, to
 //! `protocol::scope` which scopes have run out of time, to the driver sleeping until the next visit. On the driver only.
 //!
 //! **Signal context:** no.
 
 use std::time::Duration;
 
+use super::perform;
 use crate::current::REGISTRY;
 use crate::platform::futex;
 use crate::protocol::deadline::{NEVER, Timetable};
 use crate::protocol::registry::ThreadId;
-use crate::raise::perform;
 use crate::runtime;
 
 /// Visits that are promised and not taken.
