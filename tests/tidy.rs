@@ -2,13 +2,15 @@
 //!
 //! `tidy/rules.rs` holds the rules, each a pure function from (path, text) to faults; `tidy/bites.rs` shows that
 //! each objects to a small bad sample before it is trusted with the tree; `tidy/invariants.rs` has the rule that spans
-//! sources and tests; `tidy/rust_text.rs` knows as much of Rust as they need; `tidy/dependencies.rs` looks at what the package
+//! sources and tests, `tidy/floors.rs` the one about the rooms of the face; `tidy/rust_text.rs` knows as much of Rust as they need; `tidy/dependencies.rs` looks at what the package
 //! depends on. This file walks the tree. Nothing is exempt: the rules for tests hold of these files too.
 
 #[path = "tidy/bites.rs"]
 mod bites;
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/floors.rs"]
+mod floors;
 #[path = "tidy/invariants.rs"]
 mod invariants;
 #[path = "tidy/rules.rs"]
@@ -96,6 +98,14 @@ fn no_file_outgrows_its_reader() {
 #[test]
 fn the_arrows_point_one_way() {
     hold(rules::arrows, &src());
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let rooms = floors::rooms(&fs::read_to_string(page).unwrap());
+    let faults = floors::faults(&rooms, &src());
+    let told: Vec<String> = faults
+        .iter()
+        .map(|(path, Fault(line, what))| format!("{path}:{line}: {what}"))
+        .collect();
+    assert!(told.is_empty(), "{} breach(es):\n{}", told.len(), told.join("\n"));
 }
 
 #[test]

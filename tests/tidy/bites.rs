@@ -118,6 +118,101 @@ fn face_arrows_bite() {
 }
 
 #[test]
+fn floors_bite() {
+    use crate::floors::{self, HEADING};
+    let page =
+        format!("# A\n{HEADING}\n\nWords.\n\n```text\n  top     high high::low2\n  bottom  low side\n```\n");
+    let rooms = floors::rooms(&page);
+    assert_eq!(
+        rooms,
+        ["low", "side", "high", "high::low2"].map(|room| format!("crate::{room}"))
+    );
+    let told = |files: &[(&str, &str)]| -> Vec<(String, usize)> {
+        let there = [
+            "src/low.rs",
+            "src/side.rs",
+            "src/high.rs",
+            "src/high/low2.rs",
+            "src/high/part.rs",
+        ];
+        let mut all: Vec<(String, String)> = there.map(|path| (path.to_owned(), String::new())).to_vec();
+        all.retain(|(path, _)| !files.iter().any(|(other, _)| other == path));
+        all.extend(
+            files
+                .iter()
+                .map(|(path, text)| ((*path).to_owned(), (*text).to_owned())),
+        );
+        let faults = floors::faults(&rooms, &all).into_iter();
+        faults.map(|(path, Fault(line, _))| (path, line)).collect()
+    };
+    let low = |line| vec![("src/low.rs".to_owned(), line)];
+    // Upward: plain, in braces over lines, spelt out, to a neighbour on the right, through the front page, by a new name.
+    assert_eq!(told(&[("src/low.rs", "//! x\nuse crate::high;")]), low(2));
+    assert_eq!(
+        told(&[(
+            "src/low.rs",
+            "use std::a;\nuse crate::{\n    protocol,\n    high::{self, X},\n};"
+        )]),
+        [low(2), low(2)].concat()
+    );
+    assert_eq!(
+        told(&[("src/low.rs", "use a::{\n b,\n c};\nfn f() { crate::high::g() }")]),
+        low(4)
+    );
+    assert_eq!(told(&[("src/low.rs", "use crate::side::X;")]), low(1));
+    assert_eq!(
+        told(&[
+            ("src/lib.rs", "pub use high::X;"),
+            ("src/low.rs", "fn f(x: crate::X) {}")
+        ]),
+        low(1)
+    );
+    let through = [
+        ("src/side.rs", "pub(crate) use crate::high::X as Y;"),
+        ("src/low.rs", "use crate::side::Y;"),
+    ];
+    assert_eq!(
+        told(&through),
+        [vec![("src/side.rs".to_owned(), 1)], low(1)].concat()
+    );
+    // A room inside another that is above it: its parent may show what is in it, and not use it.
+    assert_eq!(told(&[("src/high.rs", "mod low2;\npub use low2::X;")]), []);
+    assert_eq!(
+        told(&[("src/high.rs", "use low2::X;\nfn f() { low2::g() }")]),
+        [1, 2].map(|line| ("src/high.rs".to_owned(), line))
+    );
+    assert_eq!(
+        told(&[("src/high/part.rs", "use super::low2::X;")]),
+        [("src/high/part.rs".to_owned(), 1)]
+    );
+    // Downward, within a room, and what only looks like an arrow.
+    let high = "use crate::low;\nuse crate::side::X;\nuse self::part::Y;\nuse low::Z;\nuse part::W;";
+    assert_eq!(
+        told(&[
+            ("src/high.rs", high),
+            ("src/high/part.rs", "use super::A;\nuse crate::high::B;")
+        ]),
+        []
+    );
+    assert_eq!(
+        told(&[(
+            "src/low.rs",
+            "// crate::high\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::high;\n}"
+        )]),
+        []
+    );
+    assert_eq!(
+        told(&[
+            ("src/protocol/word.rs", "use crate::high;"),
+            ("src/lib.rs", "mod high;")
+        ]),
+        []
+    );
+    // A file that the picture does not have.
+    assert_eq!(told(&[("src/new.rs", "")]), [("src/new.rs".to_owned(), 1)]);
+}
+
+#[test]
 fn no_static_mut_bites() {
     assert_eq!(lines(no_static_mut("src/a.rs", "x\nstatic mut A: u8 = 0;")), [2]);
     assert_eq!(

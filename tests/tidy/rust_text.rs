@@ -75,7 +75,7 @@ pub fn shipped(code: &str) -> String {
     lines[..end].join("\n")
 }
 
-fn is_ident(c: char) -> bool {
+pub fn is_ident(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
