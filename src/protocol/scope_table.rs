@@ -240,10 +240,10 @@ impl ScopeTable {
     #[inline]
     pub(super) fn begin(&self, deadline: u64, at: &'static Location<'static>) -> (ScopeId, bool) {
         let depth = self.depth.load(Ordering::Relaxed);
-        let id = ScopeId(self.last.load(Ordering::Relaxed) + 1);
+        // In one step: a scope that a signal handler begins in between gets a number of its own.
+        let id = ScopeId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let row = self.row(depth);
         self.depth.store(depth + 1, Ordering::Relaxed);
-        self.last.store(id.0, Ordering::Relaxed);
         row.deadline.store(deadline, Ordering::Relaxed);
         row.began_at.store(pointer(at), Ordering::Relaxed);
         // SeqCst: I2.
