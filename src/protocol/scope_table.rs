@@ -259,8 +259,10 @@ impl ScopeTable {
         if !Word(innermost.word.load(Ordering::Relaxed)).is(id) {
             return None;
         }
+        // The row last: until then a scope that a signal handler begins takes the next one, and leaves these marks alone.
+        let marks = Self::free(innermost);
         self.depth.store(at, Ordering::Relaxed);
-        Some(Self::free(innermost))
+        Some(marks)
     }
 
     /// Step (2) for the scopes from row `at` on, the outermost first. Owner, under the slot's lock.
