@@ -1,0 +1,5 @@
+//! Waiting, for the pool.
+//!
+//! **Signal context:** no.
+
+pub(crate) mod queue;

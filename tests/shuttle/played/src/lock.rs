@@ -1,0 +1,105 @@
+//! A mutex that shuttle schedules, and the order in which locks are taken.
+//!
+//! Owns: [`Mutex`], [`held`], and the rule that no two locks are ever taken in both orders. A lock is known by the type that it guards.
+//!
+//! **Signal context:** no.
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
+use std::sync::{LockResult, PoisonError};
+
+use shuttle::thread::{ThreadId, current};
+
+type Name = &'static str;
+
+// All threads of one play run on one thread of the system.
+std::thread_local! {
+    static HELD: RefCell<Vec<(ThreadId, Name)>> = const { RefCell::new(Vec::new()) };
+    static ORDER: RefCell<HashSet<(Name, Name)>> = RefCell::default();
+}
+
+/// The locks that the calling thread of the play has.
+pub fn held() -> Vec<Name> {
+    let me = current().id();
+    HELD.with_borrow(|held| {
+        let mine = held.iter().filter(|(whose, _)| *whose == me);
+        mine.map(|(_, name)| *name).collect()
+    })
+}
+
+/// Which locks were taken while which others were held, in all plays so far of this thread of the system.
+pub fn order() -> HashSet<(Name, Name)> {
+    ORDER.with_borrow(Clone::clone)
+}
+
+pub(crate) fn forget_held() {
+    HELD.take();
+}
+
+/// std's mutex to its users.
+#[derive(Default)]
+pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub const fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        let name = type_name::<T>();
+        let before = held();
+        ORDER.with_borrow_mut(|order| {
+            for other in before {
+                assert!(other != name, "{name} is locked twice by one thread");
+                assert!(
+                    !order.contains(&(name, other)),
+                    "{name} and {other} are locked in both orders"
+                );
+                order.insert((other, name));
+            }
+        });
+        let locked = self.0.lock();
+        HELD.with_borrow_mut(|held| held.push((current().id(), name)));
+        match locked {
+            Ok(inner) => Ok(MutexGuard { inner }),
+            Err(poisoned) => {
+                let inner = poisoned.into_inner();
+                Err(PoisonError::new(MutexGuard { inner }))
+            }
+        }
+    }
+
+    pub fn into_inner(self) -> LockResult<T> {
+        self.0.into_inner()
+    }
+}
+
+pub struct MutexGuard<'a, T> {
+    inner: shuttle::sync::MutexGuard<'a, T>,
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        let mine = (current().id(), type_name::<T>());
+        HELD.with_borrow_mut(|held| {
+            let at = held.iter().rposition(|other| *other == mine);
+            at.map(|at| held.swap_remove(at));
+        });
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
