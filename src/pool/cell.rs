@@ -5,7 +5,7 @@
 //!
 //! **Signal context:** no.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use super::crew::Crew;
@@ -99,6 +99,18 @@ impl JobCell {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`phase`](Self::phase); `None` in a forked child if somebody had the lock when the process was forked, who is not there.
+    fn phase_if_free(&self) -> Option<MutexGuard<'_, Phase>> {
+        if self.process == handler::process() {
+            return Some(self.phase());
+        }
+        match self.phase.try_lock() {
+            Ok(phase) => Some(phase),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     pub(super) fn id(&self) -> JobId {
         self.id
     }
@@ -112,7 +124,9 @@ impl JobCell {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(*self.phase(), Phase::Over(_))
+        // In a child nobody waits for a job that stayed in the parent.
+        self.phase_if_free()
+            .is_none_or(|phase| matches!(*phase, Phase::Over(_)))
     }
 
     /// Reaches the scope that exceptions are raised in.
@@ -121,17 +135,17 @@ impl JobCell {
     }
 
     pub(super) fn state(&self) -> JobState {
-        match &*self.phase() {
-            Phase::Queued => JobState::Queued,
-            Phase::Running(_) => JobState::Running,
-            Phase::Over(End::WrittenOff(_)) => JobState::WrittenOff,
-            Phase::Over(_) => JobState::Finished,
+        match self.phase_if_free().as_deref() {
+            Some(Phase::Queued) => JobState::Queued,
+            Some(Phase::Running(_)) | None => JobState::Running,
+            Some(Phase::Over(End::WrittenOff(_))) => JobState::WrittenOff,
+            Some(Phase::Over(_)) => JobState::Finished,
         }
     }
 
     /// The thread that it runs on.
     pub(super) fn thread(&self) -> Option<ThreadId> {
-        match &*self.phase() {
+        match &*self.phase_if_free()? {
             Phase::Running(running) => Some(running.thread),
             Phase::Queued | Phase::Over(_) => None,
         }
@@ -139,7 +153,7 @@ impl JobCell {
 
     /// Since when it runs, and where.
     pub(super) fn running(&self) -> Option<(ThreadId, Duration)> {
-        match &*self.phase() {
+        match &*self.phase_if_free()? {
             Phase::Running(running) => Some((running.thread, running.began.elapsed())),
             Phase::Queued | Phase::Over(_) => None,
         }
@@ -187,7 +201,9 @@ impl JobCell {
 
     /// Whoever was to run it has dropped it.
     pub(super) fn not_run(&self) {
-        let mut phase = self.phase();
+        let Some(mut phase) = self.phase_if_free() else {
+            return;
+        };
         if let Phase::Queued = *phase {
             *phase = Phase::Over(End::NotRun);
             drop(phase);
@@ -200,11 +216,12 @@ impl JobCell {
         let mut phase = self.phase();
         let running = match &mut *phase {
             Phase::Running(running) => running,
-            // Its thread is about to begin, and has asked to be looked at when its limit will have passed.
+            // Its thread is about to begin, and has asked to be looked at when its limit will have passed. Not at once even if
+            // that is zero: the watch would keep the processor that the thread may need.
             Phase::Queued => {
                 return self
                     .limit
-                    .and_then(|limit| now.checked_add(limit))
+                    .and_then(|limit| now.checked_add(limit.max(BETWEEN_LOOKS)))
                     .map_or(Look::Never, Look::At);
             }
             Phase::Over(_) => return Look::Never,
@@ -316,7 +333,9 @@ impl<T> Packet<T> {
     }
 
     pub(super) fn take(&self) -> Result<T, JobError<T>> {
-        let phase = self.cell.phase();
+        let Some(phase) = self.cell.phase_if_free() else {
+            return Err(JobError::NotRun);
+        };
         match &*phase {
             Phase::Over(End::Returned) => {
                 let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
