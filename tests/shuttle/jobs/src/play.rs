@@ -33,6 +33,8 @@ pub struct Play {
     pub refuse_threads: Option<(u32, u32)>,
     /// How many ids are refused.
     pub refuse_ids: u32,
+    /// The pool is shut down when nobody waits any more, and every job can be ended: who is forgotten waits for ever.
+    pub patient: bool,
 }
 
 /// How often each end was seen.
@@ -106,6 +108,7 @@ struct Book {
     jobs: Vec<(Arc<Facts>, Option<JobControl>)>,
     /// The shutdown has begun.
     ending: bool,
+    patient: bool,
     reported: u64,
     gate: bool,
     over: bool,
@@ -122,6 +125,7 @@ impl Play {
             bound: None,
             refuse_threads: None,
             refuse_ids: 0,
+            patient: false,
         }
     }
 
@@ -143,6 +147,13 @@ impl Play {
         }
     }
 
+    pub const fn patient(self) -> Self {
+        Self {
+            patient: true,
+            ..self
+        }
+    }
+
     /// The pool's last thread is refused when it starts.
     pub const fn unborn() -> Self {
         Self {
@@ -161,6 +172,7 @@ impl Play {
             stage().refusals.set(refusals);
         }
         let book = Shared::default();
+        book.with(|book| book.patient = self.patient);
         let clock = thread::spawn({
             let book = Arc::clone(&book);
             move || {
@@ -206,6 +218,15 @@ impl Play {
                 thread::spawn(move || (0..self.jobs).for_each(|_| submit_one(&pool, &book)))
             })
             .collect();
+        if self.patient {
+            submitters.into_iter().for_each(|each| each.join().unwrap());
+            book.with(|book| book.gate = true);
+            stage().ring();
+            book.with(|book| book.ending = true);
+            let survivors = pool.shutdown(Duration::MAX);
+            assert!(survivors.is_empty(), "{survivors:?}");
+            return;
+        }
         let at = stage().now() + thread_rng().gen_range(10..60) * TICK.as_nanos() as u64;
         stage().sleep_until(|| stage().now() >= at);
         drop(pool.status());
@@ -225,15 +246,18 @@ impl Play {
 }
 
 fn facts(book: &Shared) -> Arc<Facts> {
+    let patient = book.with(|book| book.patient);
     use Kind::*;
     let kinds = [
         Short, Short, Short, Endless, Deaf, Swallows, Panics, Submits, ShutsDown,
     ];
     // The last one is rare: it ends the pool.
-    let last = kinds.len() - usize::from(thread_rng().gen_range(0..4) > 0);
+    let last = kinds.len() - usize::from(patient || thread_rng().gen_range(0..4) > 0);
+    let kind = kinds[thread_rng().gen_range(0..last)];
+    let limited = patient && matches!(kind, Deaf | Endless) || thread_rng().gen_range(0..3) == 0;
     let facts = Arc::new(Facts {
-        kind: kinds[thread_rng().gen_range(0..last)],
-        limit: (thread_rng().gen_range(0..3) == 0).then(|| TICK * thread_rng().gen_range(0..8)),
+        kind,
+        limit: limited.then(|| TICK * thread_rng().gen_range(0..8)),
         submitted: stage().now(),
         seen: Unscheduled::default(),
     });

@@ -72,6 +72,29 @@ fn every_job_ends_once_and_by_its_own_doing_with_few_switches() {
     put_on(Play::narrow(), "narrow, few switches", seed, few(), &USUAL);
 }
 
+/// A limit, a thread or a notification that is forgotten leaves somebody waiting: shuttle's bound on the steps is exceeded.
+#[test]
+fn nobody_waits_for_ever_in_a_pool_that_nobody_shuts_down() {
+    let seed = seed();
+    let random = || RandomScheduler::new_from_seed(seed, schedules(2_000));
+    let ends = ["returned", "timed out", "cancelled", "panicked", "stuck"];
+    put_on(Play::usual().patient(), "patient, random", seed, random(), &ends);
+    put_on(
+        Play::narrow().patient(),
+        "narrow and patient, random",
+        seed,
+        random(),
+        &ends,
+    );
+    put_on(
+        Play::poor().patient(),
+        "poor and patient, random",
+        seed,
+        random(),
+        &ends,
+    );
+}
+
 #[test]
 fn a_pool_that_gets_no_thread_or_no_id_runs_what_it_can() {
     let seed = seed();
