@@ -131,6 +131,7 @@ fn a_thread_that_cannot_be_replaced_is_reported_and_the_rest_of_the_pool_works_o
                 .on_stuck(move |stuck| told.send(stuck.job).unwrap())
                 .build()
                 .unwrap();
+            let began = Instant::now();
             // Both threads stand, and none of this size starts any more.
             let room = limit_memory(STACK as u64 / 2);
             let (open, body) = deaf();
@@ -152,6 +153,13 @@ fn a_thread_that_cannot_be_replaced_is_reported_and_the_rest_of_the_pool_works_o
             until("the thread is replaced once one is to be had", || {
                 pool.status().threads == 2
             });
+            // Each attempt takes a number, and there is one in a second.
+            let attempts = newest_thread(&pool) - 2;
+            let most = began.elapsed().as_secs() + 2;
+            assert!(
+                attempts <= most,
+                "{attempts} attempts to start a thread, {most} at most"
+            );
             drop(open);
             until("the stuck one comes free", || pool.status().stuck.is_empty());
             assert!(pool.shutdown(LIMIT).is_empty());
@@ -214,6 +222,22 @@ fn a_job_whose_thread_cannot_be_attached_does_not_run_and_says_so() {
             assert_eq!(pool.submit(|| 42).unwrap().wait().unwrap(), 42);
         },
     );
+}
+
+/// The highest number of the two threads of a pool, which both run a job.
+fn newest_thread(pool: &JobPool) -> u64 {
+    let together = Arc::new(std::sync::Barrier::new(2));
+    let jobs = [(); 2].map(|()| {
+        let together = Arc::clone(&together);
+        let body = move || {
+            together.wait();
+            std::thread::current().name().unwrap().to_owned()
+        };
+        pool.submit(body).unwrap()
+    });
+    let names = jobs.map(|job| job.wait().unwrap());
+    let numbers = names.map(|name| name.rsplit('-').next().unwrap().parse().unwrap());
+    numbers.into_iter().max().unwrap()
 }
 
 /// Larger than all that the C library keeps of old stacks.

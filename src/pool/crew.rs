@@ -214,13 +214,16 @@ impl Crew {
             let number = state.last_number;
             state.workers.push(Worker { number, job: None });
             drop(state);
-            let leaves = Leaves {
+            let mut leaves = Leaves {
                 crew: Arc::clone(self),
                 number,
+                has_come: false,
             };
             // Refused, the closure is dropped, and the worker has left.
-            self.thread(number.to_string())
-                .spawn(move || leaves.crew.work(number))?;
+            self.thread(number.to_string()).spawn(move || {
+                leaves.has_come = true;
+                leaves.crew.work(number);
+            })?;
         }
     }
 
@@ -372,6 +375,8 @@ impl Crew {
 struct Leaves {
     crew: Arc<Crew>,
     number: u64,
+    /// The thread was not refused.
+    has_come: bool,
 }
 
 impl Drop for Leaves {
@@ -381,6 +386,9 @@ impl Drop for Leaves {
         state.lost.retain(|lost| lost.number != self.number);
         drop(state);
         self.crew.ends.notify_all();
-        self.crew.look_again();
+        // Who was refused is tried again after a while, and not at once, for as long as the system refuses.
+        if self.has_come {
+            self.crew.look_again();
+        }
     }
 }

@@ -220,6 +220,10 @@ impl Play {
             .collect();
         if self.patient {
             submitters.into_iter().for_each(|each| each.join().unwrap());
+            // Whoever was written off, or refused, is replaced while the pool is open.
+            while pool.status().threads < self.threads {
+                thread::yield_now();
+            }
             book.with(|book| book.gate = true);
             stage().ring();
             book.with(|book| book.ending = true);
