@@ -155,3 +155,29 @@ fn tasks_that_are_spawned_while_the_runtime_ends_never_hold_it_up() {
         }
     }
 }
+
+/// tokio drops a current-thread runtime's async tasks, ours among them, only behind the wait for its blocking ones. If this fails, a newer
+/// tokio has changed that, and docs/limitations.md can say less.
+#[test]
+fn tokios_shutdown_timeout_ends_a_current_threads_tasks_only_after_its_time() {
+    const TIME: Duration = Duration::from_millis(300);
+    let judge = narrow();
+    let [(_, runtime), _] = each_flavour(1);
+    let task = runtime.block_on(async { spawn_blocking(nap) });
+    until_stuck(&task.abort_handle(), "futex wait");
+    let began = Instant::now();
+    returns("shutdown", move || runtime.shutdown_timeout(TIME));
+    assert!(
+        began.elapsed() >= TIME,
+        "it came back early: {:?}",
+        began.elapsed()
+    );
+    assert!(matches!(ended(&judge, task), Err(JoinError::ShutDown)));
+    // Ours, told to shut the same down, waits for nothing but the task.
+    let [(_, runtime), _] = each_flavour(1);
+    let task = runtime.block_on(async { spawn_blocking(nap) });
+    until_stuck(&task.abort_handle(), "futex wait");
+    let survivors = returns("shutdown", move || throwto::tokio::shutdown(runtime, 10 * LIMIT));
+    assert!(survivors.is_empty(), "{survivors:?}");
+    assert!(matches!(ended(&judge, task), Err(JoinError::ShutDown)));
+}

@@ -383,3 +383,34 @@ fn a_group_has_the_tasks_of_its_future_and_theirs_and_stays_aborted() {
     let late: Result<(), _> = ended(&runtime, late);
     assert!(matches!(late, Err(JoinError::Aborted)) && group.is_empty());
 }
+
+#[test]
+fn a_task_whose_thread_cannot_be_attached_does_not_run_and_says_so() {
+    in_own_process(
+        "tasks::a_task_whose_thread_cannot_be_attached_does_not_run_and_says_so",
+        || {
+            throwto::Config::new().attach_limit(1).apply().unwrap();
+            let runtime = narrow();
+            let _enter = runtime.enter();
+            let only = throwto::attach().unwrap();
+            let held = Arc::new(());
+            let theirs = Arc::clone(&held);
+            let task = spawn_blocking(move || drop(theirs));
+            let token = task.token();
+            let refused = ended(&runtime, task).unwrap_err();
+            let limit = throwto::AttachError::Limit { limit: 1 };
+            assert!(
+                matches!(&refused, JoinError::NotAttached(error) if *error == limit),
+                "{refused}"
+            );
+            assert!(!refused.is_cancelled() && token.is_cancelled());
+            assert_eq!(Arc::strong_count(&held), 1, "the closure was dropped");
+            drop(only);
+            assert_eq!(
+                ended(&runtime, spawn_blocking(|| 42)).unwrap(),
+                42,
+                "the pool's thread lives on"
+            );
+        },
+    );
+}
