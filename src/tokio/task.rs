@@ -327,9 +327,13 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Job<T, F> {
             request,
             answer,
         } = *self;
-        let mut left = Ok(());
+        let left;
         let outcome = match task.attach() {
-            Err(error) => Err(JoinError::NotAttached(error)),
+            Err(error) => {
+                // Before the answer, as after a run: whoever has it finds nothing of the closure left.
+                left = catch_unwind(AssertUnwindSafe(|| drop(f)));
+                Err(JoinError::NotAttached(error))
+            }
             Ok(attachment) => {
                 task.note_thread(attachment.id());
                 CURRENT.set(Some(Arc::clone(task)));
