@@ -47,6 +47,12 @@ pub(crate) fn light_fence() {
     in_models::LIGHT_FENCE.get()();
 }
 
+/// Keeps the order of stores for a signal handler on the same thread, which no model plays.
+#[inline(always)]
+pub(crate) fn handler_fence() {
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+}
+
 /// `usual`, except in models, where what is many only costs time.
 pub(crate) const fn sized(usual: usize, in_models: usize) -> usize {
     if cfg!(any(loom, shuttle)) {

@@ -22,6 +22,8 @@
 //!   promises one under the lock, or the driver sees the scope. Both halves are a SeqCst read-modify-write and a SeqCst load.
 //! - I3. `deadline` and `began_at` belong to the word if the compare-and-swap of (3) succeeds: a new scope's are written after
 //!   the swap of (2), which would then have come before.
+//! - I4. *Handlers.* A scope that a signal handler begins and ends on top of (1) or (2) takes a number and a row of its own: the
+//!   number is given in one step, the row is taken before it is written to and given back after its word is.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
@@ -38,7 +40,9 @@ use once_cell::race::OnceBox;
 use super::deadline::NEVER;
 use super::receipt::ReceiptCell;
 use super::scope::{Reason, ScopeId, Why};
-use crate::sync_shim::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, load_after_rmw, lock};
+use crate::sync_shim::{
+    Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, handler_fence, load_after_rmw, lock,
+};
 
 /// A place in the source.
 type Where = Location<'static>;
@@ -244,6 +248,8 @@ impl ScopeTable {
         let id = ScopeId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let row = self.row(depth);
         self.depth.store(depth + 1, Ordering::Relaxed);
+        // The row is ours, for a signal handler on this thread too, before anything is written into it.
+        handler_fence();
         row.deadline.store(deadline, Ordering::Relaxed);
         row.began_at.store(pointer(at), Ordering::Relaxed);
         // SeqCst: I2.
