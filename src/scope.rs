@@ -253,7 +253,7 @@ pub(crate) struct OpenScope {
 
 impl OpenScope {
     /// The calling thread is attached, and stays so while the scope lasts.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub(crate) fn begin(deadline: u64, now: u64, at: &'static Location<'static>) -> Self {
         let owner = Owner::of(current::record());
@@ -309,7 +309,7 @@ impl OpenScope {
     }
 
     /// A body that has `returned` is told if scopes were not ended as closures are; a panic goes on.
-    #[inline]
+    #[inline(always)]
     fn end(self, returned: bool) -> Vec<Arc<ReceiptCell>> {
         match self.owner.end_scope(self.scope) {
             Some(end) if end.await_nudge => self.end_raised(end, returned),

@@ -109,7 +109,7 @@ pub(crate) struct Visited<'a> {
 impl Owner {
     /// Opens a scope inside those that are open. `deadline` is [`NEVER`](super::deadline::NEVER) for none; one that is over at
     /// `now` is a scope that is cancelled from the beginning.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin_scope(self, deadline: u64, now: u64, at: &'static Location<'static>) -> Begun {
         let scopes = self.record.scopes.get_or_init(|| Box::new(ScopeTable::new()));
         let (id, sooner) = scopes.begin(deadline, at);
@@ -158,7 +158,7 @@ impl Owner {
     }
 
     /// Closes a scope (I1). `None` if it is not open.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end_scope(self, id: ScopeId) -> Option<End> {
         let scopes = self.record.scopes.get()?;
         match scopes.end(id) {
