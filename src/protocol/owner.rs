@@ -121,9 +121,8 @@ impl Owner {
 
     /// Step (e), waiting for those whom the region must outlast: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_looks(self) -> Option<Attention> {
-        if !self.record.attention().held() {
-            // Pairs with the last looker's unpin.
-            fence(Ordering::Acquire);
+        // Pairs with the last looker's unpin..
+        if !Attention(self.record.attention.load(Ordering::Acquire)).held() {
             return None;
         }
         self.announce(Attention::held)
@@ -142,10 +141,8 @@ impl Owner {
     /// Whether a signal was sent and has not arrived: it waits for this thread to enter the kernel, or another processor's
     /// interrupt is on its way. False in nearly every delivery without a signal, and after nearly every one with.
     pub(crate) fn nudge_is_sent(self) -> bool {
-        let sent = self.record.attention().has(Attention::NUDGE);
         // Pairs with the raiser's unpin: the kernel is entered after it has made the signal pending.
-        fence(Ordering::Acquire);
-        sent
+        Attention(self.record.attention.load(Ordering::Acquire)).has(Attention::NUDGE)
     }
 
     /// Announces that the owner waits for the pins to go: the word to sleep on, or `None` once they are gone.
