@@ -17,7 +17,7 @@
 //! | --- | --- |
 //! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time |
 //! | `membarrier` | `register`, `is_registered`, `heavy_fence`: a fence on every thread of the process |
-//! | `handler` | `install`, `standing`: own the nudge signal |
+//! | `handler` | `install`, `process`, `this_thread`: own the nudge signal |
 //! | `nudge` | `send` to a pinned record's thread; `reaches_me`; the caller's own signal mask and number |
 //! | `probe` | look at another thread's system call |
 //! | `calls` | the blocking calls of ours (full systems only) |
@@ -31,6 +31,10 @@
 //! | `fork` | be told of forks |
 //! | `signal_stack` | `widen`: room for the handler in the calling thread |
 
+#[cfg(throwto_nudge)]
+mod disposition;
+#[cfg(throwto_nudge)]
+mod signal_mask;
 pub(crate) mod spot;
 #[cfg(not(throwto_forced))]
 mod unforced;

@@ -1,6 +1,6 @@
 //! Nudging threads that never attached: a small pool of order cells that the handler recognises by address.
 //!
-//! Owns: the pool, and the send-and-wait loop of `os::interrupt`. Leaves to [`super::handler`]: replacing results.
+//! Owns: the pool, and the send-and-wait loop of `os::interrupt`. Leaves to [`super::fail`]: replacing results.
 //! [`interrupt`] may be called by any thread and blocks up to a quarter of a second.
 //!
 //! **Signal context:** [`nudged`] yes; the rest no.
@@ -14,8 +14,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, Ordering};
 
-use super::handler::Failed;
-use super::{futex, handler, nudge, probe, substitute};
+use super::fail::{Failed, fail, is_futex};
+use super::{futex, nudge, probe, substitute};
 use crate::platform::{InterruptFailed, arch, spot::Why};
 use crate::protocol::order::{Act, Instruction, Order};
 
@@ -54,7 +54,7 @@ pub(super) fn nudged(address: usize, context: &mut arch::Context<'_>) -> bool {
         return false;
     }
     if cell.os_tid.load(Ordering::Acquire) == nudge::os_tid() {
-        match cell.order.take().map(|wanted| handler::fail(&wanted, context)) {
+        match cell.order.take().map(|wanted| fail(&wanted, context)) {
             Some(Failed::Replaced) => cell.failed.store(true, Ordering::Relaxed),
             Some(Failed::Never(number)) => cell.refused.store(number, Ordering::Relaxed),
             Some(Failed::Not) | None => {}
@@ -161,11 +161,6 @@ pub(crate) fn arm_unwind(order: &Order, looked: probe::Probe) -> Result<(), (usi
         }
         _ => Err((0, Why::Unseen)),
     }
-}
-
-/// Waits for locks, and on words like them.
-pub(super) fn is_futex(number: i64) -> bool {
-    number == libc::SYS_futex || number == libc::SYS_futex_waitv
 }
 
 /// Orders the region to be left from wherever the thread is in it.

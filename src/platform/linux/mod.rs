@@ -7,6 +7,7 @@
 pub(crate) mod blocked;
 pub(crate) mod calls;
 pub(crate) mod direct;
+mod fail;
 #[cfg(throwto_forced)]
 pub(crate) mod forced;
 pub(crate) mod fork;

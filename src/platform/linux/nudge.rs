@@ -1,4 +1,4 @@
-//! Sending nudges, and the calling thread's own signal mask.
+//! Sending nudges.
 //!
 //! Owns: `rt_tgsigqueueinfo` and what is said in it. Leaves to [`super::handler`]: what it does on arrival; to the
 //! caller: holding a pin, so that the thread is there.
@@ -8,12 +8,18 @@
 
 #![allow(unsafe_code)]
 
-use nix::sys::signal::SigSet;
+use nix::errno::Errno;
 
+pub(crate) use crate::platform::disposition::is_ignored;
+use crate::platform::disposition::process;
+#[cfg(test)]
+pub(crate) use crate::platform::signal_mask::block;
+pub(crate) use crate::platform::signal_mask::{block_all, is_blocked, take_pending, unblock};
 use crate::protocol::record::Record;
 use crate::protocol::word::Sender;
 
-use super::handler::{NUDGE_CODE, errno, process};
+/// The `si_code` of a nudge: negative, as the kernel demands of a sibling thread, and used by nobody else known.
+pub(super) const NUDGE_CODE: libc::c_int = -0x7474;
 
 /// The head of the kernel's `siginfo_t` for queued signals; the rest of its 128 bytes is padding.
 #[repr(C)]
@@ -79,65 +85,11 @@ pub(crate) fn send_value(value: usize, os_tid: i32, signal: libc::c_int) -> i32 
             &raw const info,
         )
     };
-    if sent == 0 { 0 } else { errno() }
-}
-
-/// Has the calling thread handle the signals that are pending for it: the kernel does so on the way out of any call.
-pub(crate) fn take_pending() {
-    // SAFETY: no arguments, no effects.
-    unsafe { libc::syscall(libc::SYS_gettid) };
+    if sent == 0 { 0 } else { Errno::last_raw() }
 }
 
 /// The kernel's number of the calling thread.
 pub(crate) fn os_tid() -> i32 {
     // SAFETY: no arguments, no effects.
     unsafe { libc::gettid() }
-}
-
-/// Whether the calling thread blocks `signal`.
-pub(crate) fn is_blocked(signal: libc::c_int) -> bool {
-    let mut mask = empty_set();
-    // SAFETY: a query: the present mask is written to `mask`.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask) };
-    // SAFETY: `mask` was filled above.
-    unsafe { libc::sigismember(&raw const mask, signal) == 1 }
-}
-
-/// Whether the process ignores `signal`.
-pub(crate) fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: plain data, for which all zero is a value.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: a query: the present action is written to `action`.
-    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
-    asked == 0 && action.sa_sigaction == libc::SIG_IGN
-}
-
-/// Unblocks `signal` in the calling thread.
-pub(crate) fn unblock(signal: libc::c_int) {
-    let mut set = empty_set();
-    // SAFETY: `set` is an initialised signal set.
-    unsafe { libc::sigaddset(&raw mut set, signal) };
-    // SAFETY: changes this thread's mask only.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-/// Blocks `signal` in the calling thread.
-#[cfg(test)]
-pub(crate) fn block(signal: libc::c_int) {
-    let mut set = empty_set();
-    // SAFETY: `set` is an initialised signal set.
-    unsafe { libc::sigaddset(&raw mut set, signal) };
-    // SAFETY: changes this thread's mask only.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-/// Blocks every signal in the calling thread: no handler of the program runs on the driver.
-pub(crate) fn block_all() {
-    // It fails for an invalid set only.
-    let _ = SigSet::all().thread_block();
-}
-
-fn empty_set() -> libc::sigset_t {
-    // SAFETY: sigset_t is plain data, and all zero is the empty set on Linux.
-    unsafe { std::mem::zeroed() }
 }

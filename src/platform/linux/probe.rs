@@ -19,8 +19,11 @@
 //!   it tells of the emulator's, with another processor's numbers: whether a thread runs is then all that is believed.
 #![allow(unsafe_code)]
 
-use std::io::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::errno::Errno;
+
+use crate::platform::disposition::KeepErrno;
 
 /// A system call a thread sleeps in, as the kernel prints it: the registers at entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +200,7 @@ fn retry(mut call: impl FnMut() -> isize) -> Result<isize, i32> {
         if result >= 0 {
             return Ok(result);
         }
-        match errno() {
+        match Errno::last_raw() {
             libc::EINTR => {}
             error => return Err(error),
         }
@@ -209,29 +212,7 @@ fn retry(mut call: impl FnMut() -> isize) -> Result<isize, i32> {
 fn exists(tid: i32) -> bool {
     // SAFETY: passes integers only, and signal 0 touches nobody.
     let sent = unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) };
-    sent == 0 || errno() != libc::ESRCH
-}
-
-fn errno() -> i32 {
-    Error::last_os_error().raw_os_error().unwrap_or(0)
-}
-
-/// Puts errno back when it goes out of scope: a raise must not disturb the raiser's own error reporting.
-struct KeepErrno(i32);
-
-impl KeepErrno {
-    fn new() -> Self {
-        Self(errno())
-    }
-}
-
-impl Drop for KeepErrno {
-    fn drop(&mut self) {
-        // SAFETY: always callable; gives this thread's errno.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: valid for as long as this thread runs, and no other thread touches it.
-        unsafe { errno.write(self.0) };
-    }
+    sent == 0 || Errno::last_raw() != libc::ESRCH
 }
 
 #[cfg(test)]
@@ -352,9 +333,8 @@ mod tests {
 
     #[test]
     fn errno_is_kept() {
-        let set = KeepErrno(libc::EXDEV);
-        drop(set);
+        Errno::EXDEV.set();
         probe(i32::MAX);
-        assert_eq!(errno(), libc::EXDEV);
+        assert_eq!(Errno::last(), Errno::EXDEV);
     }
 }

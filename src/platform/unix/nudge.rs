@@ -1,4 +1,4 @@
-//! Sending nudges, and the calling thread's own signal mask and number.
+//! Sending nudges, and the calling thread's own number.
 //!
 //! Owns: `pthread_kill`. Leaves to [`super::handler`]: what it does on arrival; to the caller: holding a pin, so that the
 //! thread is there. Anyone may call; nothing blocks or allocates.
@@ -10,14 +10,11 @@
 use std::sync::atomic::Ordering;
 
 use super::addressee;
+pub(crate) use crate::platform::disposition::is_ignored;
+use crate::platform::disposition::restarts;
+pub(crate) use crate::platform::signal_mask::{block_all, is_blocked, take_pending, unblock};
 use crate::protocol::record::{Pin, Record};
 use crate::protocol::word::Sender;
-
-/// Has the calling thread handle the signals that are pending for it: the kernel does so on the way out of any call.
-pub(crate) fn take_pending() {
-    // SAFETY: no arguments, no effects; no C library keeps the answer, which may change.
-    unsafe { libc::getppid() };
-}
 
 /// Sends a nudge for `record` to its thread. `false` if there is none.
 pub(crate) fn send(record: &Record, from: Sender, os_tid: i32, signal: libc::c_int) -> bool {
@@ -47,7 +44,7 @@ pub(crate) fn reaches_me(record: &Record, signal: libc::c_int) -> Result<bool, i
     if pin.is_some() && !reached {
         record.unsent();
     }
-    Ok(reached && !super::handler::restarts(signal))
+    Ok(reached && !restarts(signal))
 }
 
 /// The kernel's number of the calling thread.
@@ -73,45 +70,4 @@ pub(crate) fn os_tid() -> i32 {
     // SAFETY: writes one number; the thread is the calling one.
     unsafe { libc::pthread_threadid_np(me, &raw mut number) };
     number as i32
-}
-
-/// Whether the calling thread blocks `signal`.
-pub(crate) fn is_blocked(signal: libc::c_int) -> bool {
-    let mut mask = empty_set();
-    // SAFETY: a query: the present mask is written to `mask`.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask) };
-    // SAFETY: `mask` was filled above.
-    unsafe { libc::sigismember(&raw const mask, signal) == 1 }
-}
-
-/// Whether the process ignores `signal`.
-pub(crate) fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: plain data, for which all zero is a value.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: a query: the present action is written to `action`.
-    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
-    asked == 0 && action.sa_sigaction == libc::SIG_IGN
-}
-
-/// Unblocks `signal` in the calling thread.
-pub(crate) fn unblock(signal: libc::c_int) {
-    let mut set = empty_set();
-    // SAFETY: `set` is an initialised signal set.
-    unsafe { libc::sigaddset(&raw mut set, signal) };
-    // SAFETY: changes this thread's mask only.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-/// Blocks every signal in the calling thread: no handler of the program runs on the driver.
-pub(crate) fn block_all() {
-    // It fails for an invalid set only.
-    let _ = nix::sys::signal::SigSet::all().thread_block();
-}
-
-fn empty_set() -> libc::sigset_t {
-    let mut set = std::mem::MaybeUninit::uninit();
-    // SAFETY: fills the whole set, and cannot fail.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: filled above.
-    unsafe { set.assume_init() }
 }

@@ -289,7 +289,7 @@ pub(super) fn perform(
     let may_abandon = region.has(Region::ABANDON) && region.level() == Level::Unmasked;
     let rung = match order {
         Some(wanted) if wanted.act == Act::Unwind && region.has(Region::UNWIND) => {
-            if !super::handler::may_be_left(wanted, context) {
+            if !super::fail::may_be_left(wanted, context) {
                 return false;
             }
             RUNG_UNWIND
