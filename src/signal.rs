@@ -2,7 +2,7 @@
 //!
 //! Owns: [`on`], [`on_termination`], [`dump_on`] and the background thread of each. Leaves to signal-hook the handler (these
 //! signals restart system calls, and need not break any), to `signal::reach` the raising, which no handler may do, to
-//! `signal::presses` the counting, to `signal::terminal` the terminal.
+//! `signal::presses` the counting, to `signal::second` what a second press does more, to `signal::terminal` the terminal.
 //!
 //! **Signal context:** no, everything is done on a thread of its own.
 //!
@@ -11,9 +11,10 @@
 
 mod presses;
 mod reach;
+mod second;
 mod terminal;
 
-use std::io::{self, Write};
+use std::io;
 use std::thread::JoinHandle;
 
 use signal_hook::consts::{FORBIDDEN, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -22,18 +23,15 @@ use signal_hook::low_level::{emulate_default_handler, signal_name};
 
 use crate::exception::ExcType;
 use crate::platform::nudge;
-use crate::protocol::registry::ThreadId;
 use crate::runtime;
-use crate::status::info;
 
 use presses::{Press, Presses};
 pub use reach::Reach;
+use second::tell;
 use terminal::Terminal;
 
 /// Signals that somebody sends to end the program. Three of them that find no answer do end it.
 const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
-/// How many threads a second press names.
-const NAMED: usize = 8;
 
 /// Listens to its signals until it is dropped.
 #[derive(Debug)]
@@ -54,7 +52,10 @@ pub struct Subscription {
 ///
 /// 1. The first press raises.
 /// 2. A second, when a thread has not caught the first, or nobody is left to raise into, raises again: into the cleanup too, if
-///    that is what hangs. It tells on standard error where each thread is stuck that has not caught the first.
+///    that is what hangs. It tells on standard error where each thread is stuck that has not caught the first, and climbs the
+///    ladder for them: one that is blocked in a system call outside of this crate's calls, or in one that allows less, has that
+///    call fail ([`Rung::Fail`](crate::Rung::Fail)), unless it holds exceptions back. The code around it takes its error path, and meets
+///    the exception at its next safepoint.
 /// 3. A third ends the process by the signal's default action, so that the parent process sees which signal it was. Before
 ///    that a terminal at standard input gets back the settings that it had when the subscription was made.
 ///
@@ -141,9 +142,8 @@ fn raise_on(signals: &[i32], reach: Reach, exc: ExcType) -> io::Result<Subscript
             presses.remember(receipts);
         }
         if press == Press::Second {
-            // On a thread of its own: standard error may be what everybody is stuck in (I1).
-            let telling = std::thread::Builder::new().name("throwto-telling".into());
-            drop(telling.spawn(move || tell(complaint(signal, &stuck))));
+            // On a thread of its own (I1).
+            second::answer(signal, stuck);
         }
         Ok(())
     })
@@ -192,33 +192,6 @@ fn check(signal: i32) -> io::Result<()> {
 
 fn name_of(signal: i32) -> String {
     signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
-}
-
-/// What a second press is told. `stuck` are those that have caught nothing of the first.
-fn complaint(signal: i32, stuck: &[ThreadId]) -> String {
-    let mut told = format!("throwto: {} again", name_of(signal));
-    let places: Vec<String> = stuck
-        .iter()
-        .filter_map(|id| Some(info(*id)?.to_string()))
-        .take(NAMED)
-        .collect();
-    match places.as_slice() {
-        [] => told.push_str(", and nobody is there to raise it in"),
-        _ => {
-            told.push_str("; raised again in ");
-            told.push_str(&places.join(", "));
-        }
-    }
-    if stuck.len() > NAMED {
-        told.push_str(&format!(" and {} more", stuck.len() - NAMED));
-    }
-    told.push_str("; once more ends the process\n");
-    told
-}
-
-/// One write, so that two reports do not mix. A standard error that is closed hears nothing.
-fn tell(what: String) {
-    let _ = io::stderr().write_all(what.as_bytes());
 }
 
 impl Drop for Subscription {

@@ -123,7 +123,7 @@ fn deaf() -> thread::JoinHandle<()> {
     worker
 }
 
-fn until_pending(worker: &thread::JoinHandle<()>) {
+fn until_pending<T>(worker: &thread::JoinHandle<T>) {
     until("raised into", || info(worker.id()).is_some_and(|t| t.pending > 0));
 }
 
@@ -212,6 +212,75 @@ fn a_second_press_breaks_into_a_cleanup_that_hangs() {
     program.press(Signal::SIGINT);
     program.hear("cleaning up");
     program.press(Signal::SIGTERM);
+    assert!(program.end().success());
+}
+
+/// Unmodified std outside of every call of this crate: the first press cannot get at it.
+#[cfg(throwto_ladder)]
+#[test]
+fn a_second_press_has_a_plain_blocking_call_fail() {
+    let name = "a_second_press_has_a_plain_blocking_call_fail";
+    if plays(name) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let worker = thread::spawn(move || {
+            let failed = listener.accept().unwrap_err();
+            (
+                failed.raw_os_error(),
+                throwto::safepoint().unwrap_err().is::<Stop>(),
+            )
+        });
+        until_blocked(worker.id(), "accept4");
+        let _term = signal::on_termination(&worker, ExcType::of::<Stop>()).unwrap();
+        say("ready");
+        until_pending(&worker);
+        say("pending");
+        assert_eq!(join(worker), (Some(libc::ECANCELED), true));
+        return say("came free");
+    }
+    let mut program = Program::start(name, |_| {});
+    program.press(Signal::SIGTERM);
+    program.hear("pending");
+    program.press(Signal::SIGTERM);
+    let told = program.complains("made to fail");
+    assert!(told.contains("accept4(fd "), "{told}");
+    program.hear("came free");
+    assert!(program.end().success());
+}
+
+/// Who holds exceptions back is told of, and left alone.
+#[cfg(throwto_ladder)]
+#[test]
+fn a_second_press_fails_no_call_under_a_mask() {
+    let name = "a_second_press_fails_no_call_under_a_mask";
+    if plays(name) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let worker = thread::spawn(move || {
+            let (_stream, _) = uninterruptible(|_| listener.accept()).expect("nobody has it fail");
+            throwto::safepoint().unwrap_err()
+        });
+        until_blocked(worker.id(), "accept4");
+        let _term = signal::on_termination(&worker, ExcType::of::<Stop>()).unwrap();
+        say("ready");
+        until_pending(&worker);
+        say("pending");
+        let os_tid = info(worker.id()).unwrap().os_tid;
+        // What the press asks for, too: the handler refuses it.
+        let refused = throwto::os::interrupt(os_tid, throwto::Rung::Fail);
+        assert!(refused.is_err(), "{refused:?}");
+        std::io::stdin().lines().next();
+        std::net::TcpStream::connect(address).unwrap();
+        assert!(join(worker).is::<Stop>());
+        return say("came free");
+    }
+    let mut program = Program::start(name, |_| {});
+    program.press(Signal::SIGTERM);
+    program.hear("pending");
+    program.press(Signal::SIGTERM);
+    let told = program.complains("SIGTERM again");
+    assert!(told.contains("accept4(fd "), "{told}");
+    writeln!(program.child.stdin.as_mut().unwrap()).unwrap();
+    program.hear("came free");
     assert!(program.end().success());
 }
 

@@ -15,7 +15,8 @@ use crate::{runtime, set_up};
 /// [`Rung::Nudge`] sends it the nudge signal, so that the call returns EINTR. [`Rung::Fail`] makes the call return an
 /// error that is not EINTR (or a time-out), which ends code that retries EINTR for ever; the table in
 /// `docs/limitations.md` says which call returns what. `Ok` means that the signal was handled in the thread, and for
-/// `Fail` that the result was replaced. Nothing is raised: the thread has no slot.
+/// `Fail` that the result was replaced. Nothing is raised: the thread has no slot. An attached thread may be named too; while it
+/// is [`uninterruptible`](crate::uninterruptible) or [shielded](crate::shield) its calls do not fail.
 ///
 /// Blocks the caller up to about half a second, while the thread cannot be caught in a blocked call. The kernel reuses
 /// thread numbers: the caller must know that the thread is still there.

@@ -44,8 +44,8 @@ static POOL: [Cell; CELLS] = [const {
     }
 }; CELLS];
 
-/// A nudge that carries the address of a pool cell. `false` if the address is not one.
-pub(super) fn nudged(address: usize, context: &mut arch::Context<'_>) -> bool {
+/// A nudge that carries the address of a pool cell. `false` if the address is not one. Nothing fails unless it `may_fail`.
+pub(super) fn nudged(address: usize, may_fail: bool, context: &mut arch::Context<'_>) -> bool {
     let offset = address.wrapping_sub(POOL.as_ptr() as usize);
     let Some(cell) = POOL.get(offset / size_of::<Cell>()) else {
         return false;
@@ -54,7 +54,8 @@ pub(super) fn nudged(address: usize, context: &mut arch::Context<'_>) -> bool {
         return false;
     }
     if cell.os_tid.load(Ordering::Acquire) == nudge::os_tid() {
-        match cell.order.take().map(|wanted| fail(&wanted, context)) {
+        let order = cell.order.take().filter(|_| may_fail);
+        match order.map(|wanted| fail(&wanted, context)) {
             Some(Failed::Replaced) => cell.failed.store(true, Ordering::Relaxed),
             Some(Failed::Never(number)) => cell.refused.store(number, Ordering::Relaxed),
             Some(Failed::Not) | None => {}

@@ -84,7 +84,7 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
                 } else {
                     FORGED.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if !direct::nudged(named, &mut context) {
+            } else if !direct::nudged(named, may_fail(installed), &mut context) {
                 FORGED.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -111,6 +111,15 @@ fn receive(installed: &Installed, signal: libc::c_int, info: *mut libc::siginfo_
             forward(installed, signal, info, raw, |default| end_by(signal, default));
         }
     }
+}
+
+/// Whether a call of this thread may be made to fail by who does not know its record: not while it holds exceptions back.
+fn may_fail(installed: &Installed) -> bool {
+    let record = (installed.of_thread)(this_thread());
+    record.is_none_or(|record| {
+        let region = record.region();
+        region.level() != Level::Uninterruptible && !region.has(Region::SHIELDED)
+    })
 }
 
 /// A nudge for the current thread's `record`.
