@@ -17,7 +17,8 @@ mod terminal;
 use std::io;
 use std::thread::JoinHandle;
 
-use signal_hook::consts::{FORBIDDEN, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::FORBIDDEN;
+pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
@@ -41,7 +42,7 @@ pub struct Subscription {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Raises `exc` in every thread that `reach` names whenever the process gets `signal` (its number, `SIGINT` is 2): in those that
+/// Raises `exc` in every thread that `reach` names whenever the process gets `signal` (its number): in those that
 /// match a target, in a [`ThreadGroup`](crate::thread::ThreadGroup), or in a whole tree ([`Reach::tree`]).
 ///
 /// While the subscription lives the signal's default action, ending the process, is off; afterwards it stays off, as
@@ -68,11 +69,10 @@ pub struct Subscription {
 ///
 /// ```
 /// use throwto::{ExcType, Interrupted, signal, thread};
-/// const SIGINT: i32 = 2;
 /// let worker = thread::spawn(|| thread::sleep(std::time::Duration::from_secs(3600)));
-/// let _ctrl_c = signal::on(SIGINT, worker.id(), ExcType::of::<Interrupted>())?;
+/// let _ctrl_c = signal::on(signal::SIGINT, worker.id(), ExcType::of::<Interrupted>())?;
 /// // As if somebody had pressed Ctrl-C:
-/// signal_hook::low_level::raise(SIGINT)?;
+/// signal_hook::low_level::raise(signal::SIGINT)?;
 /// assert!(worker.join().unwrap().unwrap_err().is::<Interrupted>());
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -90,11 +90,10 @@ pub fn on(signal: i32, reach: impl Into<Reach>, exc: ExcType) -> io::Result<Subs
 ///
 /// ```
 /// use throwto::{ExcType, Stop, signal, thread};
-/// const SIGTERM: i32 = 15;
 /// let servers = thread::ThreadGroup::named("servers");
 /// let server = servers.spawn(|| thread::sleep(std::time::Duration::from_secs(3600)));
 /// let _asked_to_end = signal::on_termination(&servers, ExcType::of::<Stop>())?;
-/// signal_hook::low_level::raise(SIGTERM)?;
+/// signal_hook::low_level::raise(signal::SIGTERM)?;
 /// assert!(server.join().unwrap().unwrap_err().is::<Stop>());
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -104,8 +103,8 @@ pub fn on_termination(reach: impl Into<Reach>, exc: ExcType) -> io::Result<Subsc
     raise_on(&signals, reach.into(), exc)
 }
 
-/// Writes a [`report`](crate::report()) on standard error whenever the process gets `signal`, as the JVM does for `SIGQUIT`
-/// (its number is 3, its key Ctrl-\\).
+/// Writes a [`report`](crate::report()) on standard error whenever the process gets `signal`, as the JVM does for [`SIGQUIT`]
+/// (its key is Ctrl-\\).
 ///
 /// The threads go on undisturbed, but for the one that the kernel chooses to take the signal: of its blocking calls, those
 /// that no system restarts (`poll` and its kin, `nanosleep`) return `EINTR` to foreign code.

@@ -13,6 +13,8 @@ mod stage;
 #[cfg(throwto_ladder)]
 #[path = "tokio/load.rs"]
 mod load;
+#[path = "tokio/names.rs"]
+mod names;
 #[path = "tokio/requests.rs"]
 mod requests;
 #[path = "tokio/runtimes.rs"]

@@ -1,4 +1,4 @@
-//! Connecting: [`connect`], [`connect_timeout`], [`connect_unix`].
+//! Connecting: [`connect`], [`connect_timeout`], [`connect_unix`], and [`Interruptible::connect`] as std spells it.
 //!
 //! Owns: what a signal or a raise halfway through a connection attempt means. Leaves to std the resolving of names, in a
 //! foreign region. Everything here may block.
@@ -113,6 +113,38 @@ pub fn connect_unix(path: impl AsRef<Path>) -> io::Result<Interruptible<UnixStre
     // A Unix connection is made whole or not at all: after a signal we ask again.
     complete(&Call::connect(socket.as_fd(), &addr))?;
     Ok(Interruptible::new(UnixStream::from(socket)))
+}
+
+/// As the functions `connect` of `std::net::TcpStream`.
+impl Interruptible<TcpStream> {
+    /// [`connect`](connect()), under the name that std has for it.
+    ///
+    /// # Errors
+    /// As [`connect`](connect()).
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use throwto::io::Interruptible;
+    /// let listener = Interruptible::new(std::net::TcpListener::bind("127.0.0.1:0")?);
+    /// let mut client = Interruptible::connect(listener.get_ref().local_addr()?)?;
+    /// let (server, _) = listener.accept()?;
+    /// client.write_all(b"!")?;
+    /// assert_eq!(Interruptible::new(server).read(&mut [0; 2])?, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn connect(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        connect(addr)
+    }
+
+    /// [`connect_timeout`](connect_timeout()), under the name that std has for it.
+    ///
+    /// # Errors
+    /// As [`connect_timeout`](connect_timeout()).
+    #[track_caller]
+    pub fn connect_timeout(addr: &SocketAddr, limit: Duration) -> io::Result<Self> {
+        connect_timeout(addr, limit)
+    }
 }
 
 #[track_caller]

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::{PollFd, attempt};
+use super::{Interruptible, PollFd, attempt};
 use crate::platform::calls::Call;
 use crate::platform::futex;
 use crate::receipt::deadline_after;
@@ -72,6 +72,34 @@ pub fn wait_readable(fd: impl AsFd, limit: Option<Duration>) -> io::Result<bool>
 #[track_caller]
 pub fn wait_writable(fd: impl AsFd, limit: Option<Duration>) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::writable(&fd)], limit)? != 0)
+}
+
+impl<T: AsFd> Interruptible<T> {
+    /// Waits until reading, or accepting, would not block: [`wait_readable`].
+    ///
+    /// # Errors
+    /// As [`poll`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let reader = throwto::io::Interruptible::new(reader);
+    /// assert!(!reader.wait_readable(Some(Duration::from_millis(1)))?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn wait_readable(&self, limit: Option<Duration>) -> io::Result<bool> {
+        wait_readable(self, limit)
+    }
+
+    /// Waits until writing would not block: [`wait_writable`].
+    ///
+    /// # Errors
+    /// As [`poll`].
+    #[track_caller]
+    pub fn wait_writable(&self, limit: Option<Duration>) -> io::Result<bool> {
+        wait_writable(self, limit)
+    }
 }
 
 /// [`poll`] until a time of the monotonic clock in nanoseconds.

@@ -23,6 +23,7 @@ use crate::safepoint::as_raised;
 use crate::sync::queue::WaitQueue;
 use crate::target::Target;
 
+use super::Thread;
 use super::scope::{Bound, Shared};
 
 type Payload = Box<dyn Any + Send>;
@@ -90,6 +91,7 @@ pub struct JoinHandle<T> {
     process: i32,
     packet: Arc<Packet<T>>,
     inner: std::thread::JoinHandle<()>,
+    thread: Thread,
 }
 
 /// Why there is no result.
@@ -108,6 +110,7 @@ impl<T> JoinHandle<T> {
             id,
             process: handler::process(),
             packet,
+            thread: Thread::new(Some(id), inner.thread().clone()),
             inner,
         }
     }
@@ -117,9 +120,9 @@ impl<T> JoinHandle<T> {
         self.id
     }
 
-    /// The handle that std has for it.
-    pub fn thread(&self) -> &std::thread::Thread {
-        self.inner.thread()
+    /// A handle that can be cloned, to unpark the thread.
+    pub fn thread(&self) -> &Thread {
+        &self.thread
     }
 
     /// Whether the thread's closure has not returned yet. In a forked child no thread of the parent is alive.

@@ -1,12 +1,15 @@
 //! Threads that can be raised into, and the waits of `std::thread` as cancellation points.
 //!
-//! Owns: [`spawn`], [`Builder`]'s settings, [`sleep`], [`park`]. Starting is in `start`, [`JoinHandle`] in `join`,
-//! [`StoppableThread`] in `stoppable`, [`ThreadGroup`] in `group`, [`scope`] in `scope`. Leaves to `region` the waiting.
+//! Owns: [`spawn`], [`Builder`]'s settings, [`sleep`], [`park`]. Starting is in `start`, [`JoinHandle`] in `join`, [`Thread`] in
+//! `handle`, [`StoppableThread`] in `stoppable`, [`ThreadGroup`] in `group`, [`scope`] in `scope`. Leaves to `region` the waiting.
 //! Everything here but spawning may block.
+//!
+//! What of `std::thread` has nothing to wait for is std's own, so that `use throwto::thread` can stand for it.
 //!
 //! **Signal context:** no.
 
 mod group;
+mod handle;
 mod join;
 mod scope;
 mod start;
@@ -14,13 +17,16 @@ mod stoppable;
 
 use std::time::Duration;
 
+pub use std::thread::{available_parallelism, panicking, yield_now};
+
 pub use group::{Survivor, ThreadGroup};
+pub use handle::{Thread, current};
 pub(crate) use join::panic_text;
 pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use stoppable::{StoppableThread, stopped};
 
-use crate::current::{self, REGISTRY};
+use crate::current::{REGISTRY, owner, release};
 use crate::platform::futex;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::Attention;
@@ -102,7 +108,7 @@ impl Builder {
 /// ```
 #[track_caller]
 pub fn sleep(duration: Duration) -> Result<(), Raised> {
-    let Some(owner) = current::owner() else {
+    let Some(owner) = owner() else {
         std::thread::sleep(duration);
         return Ok(());
     };
@@ -133,19 +139,35 @@ pub fn park() -> Result<(), Raised> {
     park_until(None).map(drop)
 }
 
+/// As [`park`], for at most `limit`. [`unparked_within`] tells which of both ended it.
+///
+/// # Errors
+/// The exception; the token stays where it is.
+///
+/// ```
+/// throwto::thread::park_timeout(std::time::Duration::from_millis(1))?;
+/// # Ok::<(), throwto::Raised>(())
+/// ```
+#[track_caller]
+pub fn park_timeout(limit: Duration) -> Result<(), Raised> {
+    unparked_within(limit).map(drop)
+}
+
 /// As [`park`], for at most `limit`. `true` if the token was taken, `false` if the time was over.
+///
+/// On a thread that is not attached it is `std::thread::park_timeout`, which does not tell: `true`.
 ///
 /// # Errors
 /// The exception; the token stays where it is.
 ///
 /// ```
 /// let attachment = throwto::attach()?;
-/// assert!(!throwto::thread::park_timeout(std::time::Duration::from_millis(1))?);
+/// assert!(!throwto::thread::unparked_within(std::time::Duration::from_millis(1))?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn park_timeout(limit: Duration) -> Result<bool, Raised> {
-    if current::owner().is_none() {
+pub fn unparked_within(limit: Duration) -> Result<bool, Raised> {
+    if owner().is_none() {
         std::thread::park_timeout(limit);
         return Ok(true);
     }
@@ -154,7 +176,7 @@ pub fn park_timeout(limit: Duration) -> Result<bool, Raised> {
 
 #[track_caller]
 fn park_until(deadline: Option<u64>) -> Result<bool, Raised> {
-    let Some(owner) = current::owner() else {
+    let Some(owner) = owner() else {
         std::thread::park();
         return Ok(true);
     };
@@ -179,6 +201,6 @@ pub fn unpark(id: ThreadId) -> bool {
     let Some(pin) = REGISTRY.pin(id) else { return false };
     pin.record().notify(Attention::UNPARKED);
     futex::wake(pin.record().attention_word());
-    current::release(pin);
+    release(pin);
     true
 }

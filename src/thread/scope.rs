@@ -230,6 +230,16 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.raise(exc)
     }
 
+    /// A handle that can be cloned, to unpark the thread.
+    pub fn thread(&self) -> &super::Thread {
+        self.handle.thread()
+    }
+
+    /// As std's: whether [`join`](Self::join) would return at once.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
     /// Waits until the thread has ended, and returns its result.
     ///
     /// # Errors

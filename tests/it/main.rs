@@ -30,6 +30,7 @@ mod io;
 mod masks;
 #[cfg(target_os = "linux")]
 mod misnested;
+mod names;
 mod nudges;
 mod pool;
 #[cfg(throwto_ladder)]

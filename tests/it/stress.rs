@@ -54,7 +54,7 @@ fn one_step(run: &Run, dice: &mut Dice, reader: &std::io::PipeReader) {
             assert!(throwto::safepoint().is_ok());
             match dice.roll(3) {
                 0 => m.restore(throwto::safepoint),
-                1 => thread::park_timeout(Duration::from_micros(50)).map(drop),
+                1 => thread::park_timeout(Duration::from_micros(50)),
                 _ => Ok(()),
             }
         }),

@@ -287,14 +287,14 @@ fn park_takes_one_token_and_a_raise_leaves_it() {
     thread::unpark(me);
     thread::park().unwrap();
     assert!(
-        !thread::park_timeout(Duration::from_millis(1)).unwrap(),
+        !thread::unparked_within(Duration::from_millis(1)).unwrap(),
         "tokens do not add up"
     );
     thread::unpark(me);
     raise_exc(me, Stop).unwrap();
     assert!(thread::park().is_err());
     assert!(
-        thread::park_timeout(Duration::ZERO).unwrap(),
+        thread::unparked_within(Duration::ZERO).unwrap(),
         "the token is still there"
     );
 }

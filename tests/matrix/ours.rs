@@ -184,7 +184,7 @@ pub fn rows() -> Vec<Row> {
             parking(|| thread::park().map(|()| true))
         }),
         row(None, "thread::park_timeout", "futex wait", "nothing", || {
-            parking(|| thread::park_timeout(crate::stage::FOREVER))
+            parking(|| thread::park_timeout(crate::stage::FOREVER).map(|()| true))
         }),
         row(
             Some("pthread_join"),

@@ -121,7 +121,7 @@ impl Target<'_> {
                 assert!(throwto::safepoint().is_ok());
                 match luck % 3 {
                     0 => m.restore(throwto::safepoint),
-                    1 => thread::park_timeout(micros(50)).map(drop),
+                    1 => thread::park_timeout(micros(50)),
                     _ => Ok(()),
                 }
             }),

@@ -229,7 +229,7 @@ impl Real<'_> {
             }
             Step::Safepoint => self.noted(throwto::safepoint()),
             Step::Unwind => self.unwinding_safepoint(),
-            Step::Block => self.noted(thread::park_timeout(self.patience()).map(drop)),
+            Step::Block => self.noted(thread::park_timeout(self.patience())),
             Step::Pending => self.note(Event::Pending(throwto::pending())),
             Step::Escape => resume_unwind(Box::new(Token)),
             Step::Mask(steps) => mask(|m| self.run(steps, Some(m))),
