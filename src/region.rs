@@ -170,4 +170,34 @@ mod tests {
             "slept on its token to the end of its time"
         );
     }
+
+    /// Shows protocol::record I7.
+    #[test]
+    fn a_raise_that_finds_another_pending_is_not_slept_on_by_a_wait_that_outlasts_raises() {
+        let attachment = crate::attach().unwrap();
+        let owner = current::owner().unwrap();
+        const LIMIT: Duration = Duration::from_secs(30);
+        let (began, limit) = (Instant::now(), deadline_after(LIMIT));
+        // Both raises come right behind a look, so that the driver is not asked to help. The second supersedes: the word has its
+        // bit already.
+        let mut seen = owner.raises();
+        let mut news = 0;
+        let waited = wait_until(owner, limit, Raises::Stay, || {
+            let raises = owner.raises();
+            news += u32::from(raises != std::mem::replace(&mut seen, raises));
+            if news < 2 {
+                let _receipt = crate::raise_exc(attachment.id(), crate::Stop).unwrap();
+            }
+            news == 2
+        });
+        assert!(
+            matches!(waited, Waited::Ready),
+            "{waited:?} after {news} of 2 raises"
+        );
+        assert!(
+            began.elapsed() < LIMIT,
+            "slept on the raise to the end of its time"
+        );
+        assert!(crate::safepoint().is_err());
+    }
 }

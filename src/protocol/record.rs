@@ -33,6 +33,9 @@
 //!   nor into anything after its exception was taken: the owner waits while a raiser is `SENDING` and its signal has
 //!   not arrived. `NUDGE` goes only when that signal has arrived, not with another's that came before it; the driver
 //!   sends under a look (I4).
+//! - I7. *Each raise is seen by a wait that outlasts raises.* A raise that finds a call in the word changes no bit of it, so the futex
+//!   would let the owner sleep on. It sets `NOTIFIED` as well if it sees the wait; if not, the owner enters after (4), and finds
+//!   under the slot's lock, in its first look, what was pushed.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
@@ -403,7 +406,13 @@ impl Record {
                     Duty::Nothing
                 }
             }
-            (Kind::Waiting, _) => Duty::Wake,
+            (Kind::Waiting, _) => {
+                if before.calls() {
+                    // The RMW may have changed nothing that a sleeper would be kept awake by (I7).
+                    self.notify(Attention::NOTIFIED);
+                }
+                Duty::Wake
+            }
             (Kind::Window | Kind::Foreign, _) => {
                 let enlist = self.enlist();
                 match self.pin_to_nudge(generation) {

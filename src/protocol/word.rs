@@ -31,7 +31,8 @@ impl Attention {
     pub(crate) const EXITING: u64 = 1 << 3;
     /// The driver has a note about this record that it has not looked at yet.
     pub(crate) const ENLISTED: u64 = 1 << 4;
-    /// A wait queue of ours has woken this thread. Cleared by the owner before it tests its condition.
+    /// A wait queue of ours has woken this thread, or a raise that found another pending. Cleared by the owner before it tests its
+    /// condition.
     pub(crate) const NOTIFIED: u64 = 1 << 5;
     /// The token of `park`/`unpark`.
     pub(crate) const UNPARKED: u64 = 1 << 6;

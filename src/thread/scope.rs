@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::{Builder, JoinError, JoinHandle, stopped};
 use crate::attach::in_flight;
@@ -26,14 +25,10 @@ use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Policy;
 use crate::raise::{raise_by_id, stop};
-use crate::receipt::{Receipt, deadline_after};
+use crate::receipt::Receipt;
 use crate::region::Raises;
 use crate::safepoint::{Moment, deliverable};
 use crate::sync::queue::WaitQueue;
-
-/// While a raise is held back, the parent looks this often whether there is another: one that comes between its look and
-/// its sleep changes no bit that would keep it awake.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a scope and its children share.
 pub(super) struct Shared {
@@ -103,13 +98,10 @@ impl Shared {
             if held {
                 passed_on = Some(self.pass_on(owner, passed_on));
             }
-            let (again, raises) = if held {
-                (deadline_after(LOOK_AGAIN), Raises::Stay)
-            } else {
-                (None, Raises::Show)
-            };
+            let raises = if held { Raises::Stay } else { Raises::Show };
+            // Each raise wakes the wait, also one that finds another pending (I7 of `protocol::record`).
             let news = || held && (Some(owner.raises()) != passed_on || stopped() && !self.state().stopped);
-            self.ended.wait_until(again, raises, || self.is_over() || news());
+            self.ended.wait_until(None, raises, || self.is_over() || news());
         }
     }
 
