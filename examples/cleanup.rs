@@ -53,4 +53,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 // close the connection
 // out of the bracket by Interrupted: true
 // masked, a step that must not be torn
-// woken by throwto::exception::Stop
+// woken by throwto::Stop

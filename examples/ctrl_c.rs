@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use throwto::{ExcType, Interrupted, Raised, ThreadState, signal, thread, threads};
-
-const SIGINT: i32 = 2;
+use throwto::signal::{self, SIGINT};
+use throwto::{ExcType, Interrupted, Raised, ThreadState, thread, threads};
 
 /// A folder that is gone when its user is done with it, or is interrupted.
 struct Scratch(PathBuf);
@@ -50,4 +49,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 // Output:
 // working, with a folder: true
 // removed its folder: true
-// ended by Err("throwto::exception::Interrupted")
+// ended by Err("throwto::Interrupted")

@@ -30,10 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match threads().into_iter().find(|thread| thread.id == id) {
             Some(thread) if thread.where_blocked.starts_with("read(fd 0") => break thread.where_blocked,
             Some(_) => thread::sleep(Duration::from_millis(1))?,
-            None => break "at its end".to_owned(),
+            None => break "gone already".to_owned(),
         }
     };
-    println!("the reader is {}", place.split(',').next().unwrap_or_default());
+    println!("the reader: {place}");
 
     // You may type for so long.
     thread::sleep(Duration::from_millis(500))?;
@@ -54,6 +54,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 // Output:
-// the reader is read(fd 0
+// the reader: read(fd 0, ..
 // stopped: true
 // no more lines: the thread was asked to stop (raised at examples/read_line.rs:..)

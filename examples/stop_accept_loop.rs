@@ -45,5 +45,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 // Output:
-// 3 served, then throwto::exception::Stop
+// 3 served, then throwto::Stop
 // the port is free again: true

@@ -33,12 +33,17 @@ impl ExcType {
     pub fn of<E: Exception + Default>() -> Self {
         Self {
             kind: TypeId::of::<E>(),
-            name: std::any::type_name::<E>(),
+            name: name_of::<E>(),
             make: || Box::new(E::default()),
         }
     }
 
     /// The type's full name.
+    ///
+    /// ```
+    /// assert_eq!(throwto::ExcType::of::<throwto::Stop>().name(), "throwto::Stop");
+    /// assert_eq!(throwto::ExcType::of::<std::fmt::Error>().name(), "core::fmt::Error");
+    /// ```
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -104,7 +109,7 @@ impl<E: Exception> IntoException for E {
         Raisable {
             payload: Payload::Value(Box::new(self)),
             kind: TypeId::of::<E>(),
-            type_name: std::any::type_name::<E>(),
+            type_name: name_of::<E>(),
         }
     }
 }
@@ -170,18 +175,28 @@ impl<E: Exception + Clone> Broadcast for E {
                 Box::new(original.clone())
             }),
             kind: TypeId::of::<E>(),
-            type_name: std::any::type_name::<E>(),
+            type_name: name_of::<E>(),
         }
     }
 }
 
+/// The full name of a type; for the built-in ones the name by which they are imported, not that of this module.
+pub(crate) fn name_of<E: Exception>() -> &'static str {
+    let kind = TypeId::of::<E>();
+    let built_in = BUILT_IN.iter().find(|(own, _)| *own == kind);
+    built_in.map_or(std::any::type_name::<E>(), |(_, name)| name)
+}
+
 macro_rules! built_in {
-    ($($(#[$meta:meta])* $name:ident = $text:literal;)*) => {$(
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, thiserror::Error)]
-        #[error($text)]
-        pub struct $name;
-    )*};
+    ($($(#[$meta:meta])* $name:ident = $text:literal;)*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, thiserror::Error)]
+            #[error($text)]
+            pub struct $name;
+        )*
+        const BUILT_IN: &[(TypeId, &str)] = &[$((TypeId::of::<$name>(), concat!("throwto::", stringify!($name)))),*];
+    };
 }
 
 built_in! {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::exception::Exception;
+use crate::exception::{Exception, name_of};
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::registry::ThreadId;
 use crate::receipt::wake_receipt;
@@ -81,7 +81,7 @@ impl Raised {
     /// An exception that nobody raised from outside: it begins where this is called.
     #[track_caller]
     pub(crate) fn here<E: Exception>(value: E) -> Self {
-        let name = std::any::type_name::<E>();
+        let name = name_of::<E>();
         Self::new(
             Box::new(value),
             name,

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use crate::attach::note_delivered;
 use crate::current;
-use crate::exception::{Exception, Stop};
+use crate::exception::{Exception, Stop, name_of};
 use crate::platform::futex;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
@@ -206,7 +206,7 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
         let rung = rung(owner);
         return Some(Raised::new(
             Box::new(Stop),
-            std::any::type_name::<Stop>(),
+            name_of::<Stop>(),
             None,
             Location::caller(),
             rung,

@@ -29,7 +29,7 @@ use crate::attach::{Attachment, attach, note_delivered};
 use crate::current::{self, LATEST, REGISTRY};
 use crate::driver::{self, perform};
 use crate::error::RaiseError;
-use crate::exception::{Cancelled, IntoException, TimedOut};
+use crate::exception::{Cancelled, IntoException, TimedOut, name_of};
 use crate::protocol::deadline::NEVER;
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::record::Owner;
@@ -397,8 +397,8 @@ pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised>
     };
     current::await_nudge(owner);
     let (value, name): (Box<dyn std::error::Error + Send>, _) = match why {
-        Why::Cancelled => (Box::new(Cancelled), std::any::type_name::<Cancelled>()),
-        Why::TimedOut => (Box::new(TimedOut), std::any::type_name::<TimedOut>()),
+        Why::Cancelled => (Box::new(Cancelled), name_of::<Cancelled>()),
+        Why::TimedOut => (Box::new(TimedOut), name_of::<TimedOut>()),
     };
     let rung = rung(owner);
     if let Some(id) = ThreadId::current() {

@@ -2,6 +2,9 @@
 //!
 //! In an `// Output:` block `..` stands for anything within a line.
 
+#[path = "examples/top.rs"]
+mod top;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -136,60 +139,6 @@ fn an_example_that_needs_a_window_says_so_where_there_is_none() {
         !output.status.success() && errors.contains("throwto::io"),
         "{errors}"
     );
-}
-
-const DEMO: [&str; 6] = ["counter", "sleeper", "holder", "waiter", "accept", "careful"];
-
-#[test]
-fn top_prints_frames_where_there_is_no_terminal() {
-    let output = run("top", &["--frames", "2"]);
-    let printed = text(&output.stdout);
-    assert!(output.status.success(), "{printed}");
-    assert_eq!(printed.matches("WHERE").count(), 2, "{printed}");
-    for name in DEMO {
-        let rows = printed.lines().filter(|line| line.contains(name)).count();
-        assert!(rows >= 2, "{name} is not in both frames:\n{printed}");
-    }
-    assert!(!printed.contains('\x1b'), "no escape sequences in a pipe");
-    assert!(!run("top", &["--frames", "x"]).status.success());
-}
-
-#[test]
-#[cfg(throwto_nudge)]
-fn top_draws_on_a_terminal_and_a_key_raises() {
-    use std::io::{Read, Write};
-    let pty = nix::pty::openpty(None, None).unwrap();
-    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
-    let mut top = Command::new(program("top"))
-        .stdin(pty.slave.try_clone().unwrap())
-        .stdout(pty.slave.try_clone().unwrap())
-        .spawn()
-        .unwrap();
-    let terminal = fs::File::from(pty.master);
-    let mut drawn = String::new();
-    let late = std::time::Instant::now() + std::time::Duration::from_secs(180);
-    let mut seen = |word: &str| {
-        let mut bytes = [0; 4096];
-        while !drawn.contains(word) {
-            assert!(
-                std::time::Instant::now() < late,
-                "never drawn: {word:?} in {drawn}"
-            );
-            let length = (&terminal).read(&mut bytes).unwrap();
-            drawn += &String::from_utf8_lossy(&bytes[..length]);
-        }
-        drawn.clear();
-    };
-    seen("sleeper");
-    // One key for each look at the keyboard.
-    for (key, effect) in [(b"j", "\x1b[7m#1."), (b"i", "#1.1: "), (b"k", "\x1b[7m#0.")] {
-        (&terminal).write_all(key).unwrap();
-        seen(effect);
-    }
-    (&terminal).write_all(b"q").unwrap();
-    seen("\x1b[?1049l");
-    assert!(top.wait().unwrap().success());
-    assert!(nix::sys::termios::tcgetattr(&pty.slave).unwrap() == before);
 }
 
 /// All at the same time. On an emulated processor one after another: together they would take longer than a resolver waits.

@@ -165,7 +165,7 @@ fn every_step_of_a_raise_is_an_event_and_every_labelled_call_a_span() {
 }
 
 fn every_step_is_an_event() {
-    let interrupted = std::any::type_name::<Interrupted>();
+    let interrupted = throwto::ExcType::of::<Interrupted>().name();
     let (reader, _writer) = std::io::pipe().unwrap();
     let body = move || {
         let read = with_fail(Call::new("slow read"), true);
@@ -214,7 +214,7 @@ fn every_step_is_an_event() {
     raise_exc("nobody", Stop).unwrap_err();
     until_heard(&[
         ("message", "refused"),
-        ("exception", std::any::type_name::<Stop>()),
+        ("exception", throwto::ExcType::of::<Stop>().name()),
     ]);
 
     // What a subscriber does is its own affair.
@@ -267,7 +267,7 @@ fn what_is_refused_is_an_event() {
         thread::spawn(|| throwto::time::timeout(Duration::from_millis(1), || thread::sleep(FOREVER)));
     let id = limited.id().to_string();
     join(limited).unwrap_err();
-    let timed_out = std::any::type_name::<TimedOut>();
+    let timed_out = throwto::ExcType::of::<TimedOut>().name();
     for message in ["raise", "deliver", "caught"] {
         until_heard(&[("message", message), ("thread", &id), ("exception", timed_out)]);
     }

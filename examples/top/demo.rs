@@ -12,26 +12,27 @@ use throwto::{Raised, Stop, safepoint, uninterruptible};
 const HOUR: Duration = Duration::from_secs(3600);
 static LOCK: Mutex<()> = Mutex::new(());
 
-pub fn start() -> io::Result<Vec<JoinHandle<()>>> {
-    let (mut pipe, writer) = io::pipe()?;
-    std::mem::forget(writer);
+pub fn start(sleepers: usize) -> io::Result<Vec<JoinHandle<()>>> {
+    let (mut pipe, _) = io::pipe().map(|(reader, writer)| (reader, std::mem::forget(writer)))?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let accept = move || stubborn("accept", || listener.accept().map(drop));
     let read = move || stubborn("read", || pipe.read(&mut [0]).map(drop));
-    let hold = || LOCK.lock().map(|_held| sleep(HOUR))?;
+    let lock = || LOCK.lock().map(|_held| sleep(HOUR))?;
     let careful = || {
         uninterruptible(|_| std::thread::sleep(Duration::from_secs(1)));
         safepoint()
     };
-    Ok(vec![
+    let mut demo = vec![
         employ("counter", safepoint)?,
-        employ("sleeper", || sleep(HOUR))?,
-        employ("holder or waiter", hold)?,
-        employ("waiter or holder", hold)?,
+        employ("locker 1", lock)?,
+        employ("locker 2", lock)?,
         employ("accept", accept)?,
         employ("reader", read)?,
         employ("careful", careful)?,
-    ])
+    ];
+    let sleeper = |_| employ("sleeper", || sleep(HOUR));
+    demo.extend((0..sleepers).map(sleeper).collect::<io::Result<Vec<_>>>()?);
+    Ok(demo)
 }
 
 fn employ(
@@ -51,9 +52,9 @@ fn stubborn(label: &'static str, call: impl FnOnce() -> io::Result<()>) -> Resul
 }
 
 pub fn stop(threads: Vec<JoinHandle<()>>) -> Result<(), Box<dyn std::error::Error>> {
-    for thread in threads {
-        thread.raise(Stop)?;
-        thread.join()?;
-    }
-    Ok(())
+    threads.into_iter().try_for_each(|thread| {
+        // A key may have stopped it already.
+        let _ = thread.raise(Stop);
+        Ok(thread.join()?)
+    })
 }

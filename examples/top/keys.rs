@@ -1,35 +1,37 @@
-//! Keys as they are pressed.
+//! Keys, as what they ask for.
 
-use std::io::{Read, Result, stdin};
-use std::os::fd::AsFd;
+use std::io;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use ratatui::crossterm::event::{self, KeyCode, KeyModifiers};
+use throwto::foreign::Call;
+use throwto::{ExcType, Interrupted, Stop};
+
+pub const TOLD: &str = " up, down: select   i: raise Interrupted   s: raise Stop   q: end";
 
 pub enum Key {
-    Up,
-    Down,
-    Raise,
+    Select(isize),
+    Raise(ExcType),
     Quit,
 }
 
-/// Waits for a key; without a terminal, just waits.
-pub fn pressed(terminal: bool, patience: Duration) -> Result<Option<Key>> {
-    let input = stdin();
-    let mut asked = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-    let watched = if terminal { &mut asked[..] } else { &mut [] };
-    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-    if poll(watched, patience)? == 0 {
+/// Waits for a key for so long. In raw mode Ctrl-C is one. The error may be an exception, since the view is attached too.
+pub fn pressed(patience: Duration) -> io::Result<Option<Key>> {
+    if !Call::new("event::poll").run(|| event::poll(patience))?? {
         return Ok(None);
     }
-    let mut bytes = [0; 8];
-    let length = stdin().read(&mut bytes)?;
-    Ok(match &bytes[..length] {
-        b"k" | b"\x1b[A" => Some(Key::Up),
-        b"j" | b"\x1b[B" => Some(Key::Down),
-        b"i" => Some(Key::Raise),
-        // Nothing: the terminal is gone. 3 is Ctrl-C.
-        b"q" | b"\x03" | b"" => Some(Key::Quit),
+    let Some(key) = event::read()?.as_key_press_event() else {
+        return Ok(None);
+    };
+    Ok(match key.code {
+        KeyCode::Up | KeyCode::Char('k') => Some(Key::Select(-1)),
+        KeyCode::Down | KeyCode::Char('j') => Some(Key::Select(1)),
+        KeyCode::PageUp => Some(Key::Select(-10)),
+        KeyCode::PageDown => Some(Key::Select(10)),
+        KeyCode::Char('i') => Some(Key::Raise(ExcType::of::<Interrupted>())),
+        KeyCode::Char('s') => Some(Key::Raise(ExcType::of::<Stop>())),
+        KeyCode::Char('q') | KeyCode::Esc => Some(Key::Quit),
+        KeyCode::Char('c') if key.modifiers == KeyModifiers::CONTROL => Some(Key::Quit),
         _ => None,
     })
 }

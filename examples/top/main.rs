@@ -1,60 +1,53 @@
-//! A view of all attached threads that refreshes: what each is stuck in, for how long, what waits for it, and a key to raise into
+//! A view of all attached threads that refreshes: what each is stuck in, for how long, what waits for it, and keys to raise into
 //! the selected one.
 //!
-//!     cargo run --example top [-- --frames N]
+//!     cargo run --example top [-- [--frames N] [--sleepers N]]
 //!
-//! `k`, `j` or the arrows select, `i` raises `Interrupted`, `q` ends. Without a terminal it prints frames (one, or N).
+//! Without a terminal it prints plain tables (one, or N). `--sleepers` is how many of the threads to look at sleep.
 
 mod demo;
 mod keys;
-mod screen;
+mod row;
+mod view;
+mod watch;
 
-use std::time::Duration;
+use std::error::Error;
+use std::io::{IsTerminal, Write, stdin, stdout};
 
-use keys::Key;
-use screen::Screen;
-use throwto::{Interrupted, Report, raise_exc};
+const USAGE: &str = "usage: top [--frames N] [--sleepers N]";
 
-const REFRESH: Duration = Duration::from_millis(250);
-/// How long to wait before a raise counts as pending.
-const FATE: Duration = Duration::from_millis(100);
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let frames = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => None,
-        ["--frames", number] => Some(number.parse()?),
-        _ => return Err("usage: top [--frames N]".into()),
+fn main() -> Result<(), Box<dyn Error>> {
+    let (frames, sleepers) = asked()?;
+    let demo = demo::start(sleepers)?;
+    let shown = if stdin().is_terminal() && stdout().is_terminal() {
+        watch::watch(frames.unwrap_or(u64::MAX))
+    } else {
+        print(frames.unwrap_or(1))
     };
-    let demo = demo::start()?;
-    let shown = watch(&mut Screen::open(), frames);
     demo::stop(demo)?;
-    Ok(shown?)
+    shown
 }
 
-fn watch(screen: &mut Screen, frames: Option<u64>) -> std::io::Result<()> {
-    let frames = frames.or((!screen.is_terminal()).then_some(1));
-    let (mut selected, mut said, mut frame) = (0, String::new(), 0);
-    while frames.is_none_or(|frames| frame < frames) {
-        let report = throwto::report();
-        selected = selected.min(report.threads.len().saturating_sub(1));
-        screen.draw(&report, selected, &said)?;
-        match keys::pressed(screen.is_terminal(), REFRESH)? {
-            Some(Key::Up) => selected = selected.saturating_sub(1),
-            Some(Key::Down) => selected += 1,
-            Some(Key::Raise) => said = raise(&report, selected),
-            Some(Key::Quit) => break,
-            None => {}
+fn print(frames: u64) -> Result<(), Box<dyn Error>> {
+    for frame in 0..frames {
+        if frame > 0 {
+            std::thread::sleep(watch::REFRESH);
         }
-        frame += 1;
+        writeln!(stdout(), "{}", throwto::report())?;
     }
     Ok(())
 }
 
-fn raise(report: &Report, selected: usize) -> String {
-    match report.threads.get(selected).map(|t| raise_exc(t.id, Interrupted)) {
-        Some(Ok(receipt)) => format!("{}: {:?}", receipt.target(), receipt.wait(FATE)),
-        Some(Err(error)) => error.to_string(),
-        None => "nobody to raise into".into(),
+fn asked() -> Result<(Option<u64>, usize), Box<dyn Error>> {
+    let (mut frames, mut sleepers) = (None, 1);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let number = arguments.next().ok_or(USAGE)?;
+        match name.as_str() {
+            "--frames" => frames = Some(number.parse()?),
+            "--sleepers" => sleepers = number.parse()?,
+            _ => return Err(USAGE.into()),
+        }
     }
+    Ok((frames, sleepers))
 }

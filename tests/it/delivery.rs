@@ -24,7 +24,7 @@ fn a_delivered_exception_tells_who_where_and_how() {
         (file!(), line)
     );
     assert_eq!(raised.rung(), Rung::Wake);
-    assert_eq!(raised.type_name(), std::any::type_name::<Stop>());
+    assert_eq!(raised.type_name(), throwto::ExcType::of::<Stop>().name());
     assert!(raised.to_string().contains("asked to stop") && format!("{raised:?}").contains("Stop"));
 
     let worker = thread::spawn(spin);

@@ -160,8 +160,8 @@ impl World {
 
     fn play(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let (stop, interrupted) = (
-            std::any::type_name::<Stop>(),
-            std::any::type_name::<Interrupted>(),
+            throwto::ExcType::of::<Stop>().name(),
+            throwto::ExcType::of::<Interrupted>().name(),
         );
         match step {
             Step::Spawn(name) => {
