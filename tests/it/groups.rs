@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use throwto::scope::Scope;
 use throwto::thread::{Builder, JoinError, StoppableThread, ThreadGroup};
+use throwto::time::timeout;
 use throwto::{
     Cancelled, ExcType, Interrupted, Raise, RaiseError, Raised, ReceiptState, Rung, Stop, ThreadId, attach,
     mask, raise_exc, thread, uninterruptible,
@@ -523,6 +525,31 @@ fn a_stop_flag_is_handed_down_to_the_children_of_a_waiting_scope() {
     until_waiting(parent.id());
     parent.stop();
     assert!(parent.join().unwrap());
+}
+
+/// A limit and a cancelled scope are in no slot, and they last: a child that swallows one exception meets the next.
+#[test]
+fn a_limit_or_a_cancelled_scope_around_a_waiting_scope_ends_children_that_swallow() {
+    fn around_a_child(begin: impl FnOnce() + Send) -> Result<(), Raised> {
+        let parent = ThreadId::current().unwrap();
+        thread::scope(|s| {
+            s.spawn(|| {
+                until_waiting(parent);
+                begin();
+                for _ in 0..3 {
+                    assert!(thread::sleep(FOREVER).unwrap_err().is::<Cancelled>());
+                }
+            });
+        });
+        throwto::safepoint()
+    }
+    let (outer, handle) = Scope::new();
+    let parent = thread::spawn(move || {
+        let limited = timeout(Duration::from_millis(20), || around_a_child(|| ()));
+        let cancelled = outer.run(|| around_a_child(|| handle.cancel()));
+        (limited.is_err(), cancelled.is_err(), throwto::safepoint().is_ok())
+    });
+    assert_eq!(join(parent), (true, true, true));
 }
 
 /// In a process of its own: a panic may print a backtrace, and reading the symbols takes 85 MB.
