@@ -252,6 +252,15 @@ fn a_stoppable_thread_is_a_root_like_any_other() {
     assert_eq!(worker.join().unwrap(), (true, true));
 }
 
+/// std panics at a NUL in a thread's name, when its id is taken and it is in its group.
+#[test]
+fn a_thread_whose_name_std_refuses_leaves_nobody_in_its_group() {
+    let group = ThreadGroup::new();
+    let start = || Builder::new().name("no\0name".into()).group(&group).spawn(|| ());
+    assert!(catch_unwind(AssertUnwindSafe(start)).is_err());
+    assert!(group.is_empty(), "{:?}", group.threads());
+}
+
 #[test]
 fn an_empty_group_is_shut_down_at_once() {
     let group = ThreadGroup::new();
