@@ -20,7 +20,7 @@ use crate::protocol::registry::{Full, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::word::Kind;
 use crate::receipt::{settle, wake_receipt};
-use crate::{runtime, set_up};
+use crate::{mask, runtime, set_up};
 
 thread_local! {
     static MEMBERSHIP: RefCell<Option<Membership>> = const { RefCell::new(None) };
@@ -154,6 +154,7 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
         };
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
         current::set(Some(record));
+        mask::carry_in(Owner::of(record));
         LATEST.set(ScopeId::NONE);
     }
     Attachment {
@@ -252,6 +253,7 @@ impl Drop for Gone {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        mask::carry_out(self.owner);
         current::set(None);
         for receipt in self.in_flight.drain(..) {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));

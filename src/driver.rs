@@ -23,6 +23,7 @@ mod climb;
 mod clockwork;
 mod duty;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +57,13 @@ struct Note {
     nudged: bool,
     /// Its region allows more than a signal.
     ladder: bool,
+    /// Left by the hook of that very thread's region.
+    by_its_hook: bool,
+}
+
+thread_local! {
+    /// The thread whose hook the driver runs; nobody's on any other thread.
+    static IN_HOOK_OF: Cell<Option<ThreadId>> = const { Cell::new(None) };
 }
 
 /// Notes for the driver, and the counters that it and the raisers keep.
@@ -168,6 +176,7 @@ pub(crate) fn nudged(id: ThreadId, enlist: bool, ladder: bool) {
             id,
             nudged: true,
             ladder,
+            by_its_hook: IN_HOOK_OF.get() == Some(id),
         });
     }
 }
@@ -178,6 +187,7 @@ pub(crate) fn note(id: ThreadId) {
         id,
         nudged: false,
         ladder: false,
+        by_its_hook: IN_HOOK_OF.get() == Some(id),
     });
 }
 
@@ -263,7 +273,10 @@ fn run() {
             };
             // A retry loop that raises faster than the pauses must not keep the ladder at its foot.
             let watch = watched.entry(note.id).or_insert_with(|| Watch::new(due));
-            watch.due = watch.due.min(due);
+            // Nor may a hook that raises into its own thread be its own next cause: it would run, and the thread be signalled, without a pause.
+            if !note.by_its_hook {
+                watch.due = watch.due.min(due);
+            }
         }
         watched.retain(|id, watch| watch.due > now || look(*id, watch));
     }

@@ -7,9 +7,11 @@
 //!
 //! - I1. A nested mask never weakens an outer one: the stronger level holds, as in GHC. Only [`Mask::restore`] goes back,
 //!   and only to the level outside that mask.
-//! - I2. The level is the thread's and is restored by a guard's drop: return, `?`, break and unwinding all pass there.
+//! - I2. The level is the thread's and is restored by a guard's drop: return, `?`, break and unwinding all pass there. It stays
+//!   in force when the thread is attached or detached meanwhile: [`carry_in`], [`carry_out`].
 //! - I3. A new thread starts unmasked.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::current;
@@ -40,7 +42,9 @@ impl Saved {
     };
 
     fn now(owner: Option<Owner>) -> Self {
-        let Some(owner) = owner else { return Self::NOTHING };
+        let Some(owner) = owner else {
+            return UNATTACHED.get();
+        };
         let region = owner.region();
         let shield_until = region
             .has(Region::SHIELDED)
@@ -51,7 +55,10 @@ impl Saved {
         }
     }
 
-    fn put(self, owner: Owner) {
+    fn put(self, owner: Option<Owner>) {
+        let Some(owner) = owner else {
+            return UNATTACHED.set(self);
+        };
         if let Some(until) = self.shield_until {
             owner.set_shield(until);
         }
@@ -63,40 +70,48 @@ impl Saved {
     }
 }
 
+thread_local! {
+    /// What is in force while the thread is not attached, and so has no record to keep it in.
+    static UNATTACHED: Cell<Saved> = const { Cell::new(Saved::NOTHING) };
+}
+
+/// The calling thread has been attached: what was in force before is in force in its record.
+pub(crate) fn carry_in(owner: Owner) {
+    UNATTACHED.replace(Saved::NOTHING).put(Some(owner));
+}
+
+/// The calling thread is being detached: what is in force in its record stays in force.
+pub(crate) fn carry_out(owner: Owner) {
+    UNATTACHED.set(Saved::now(Some(owner)));
+}
+
 /// Restores the level it was made with.
 struct Restore {
-    owner: Option<Owner>,
     saved: Saved,
 }
 
 impl Restore {
     /// Puts what `change` makes of the present mask in force until the drop.
     fn set(change: impl FnOnce(Saved) -> Saved) -> Self {
-        let owner = current::owner();
-        let saved = Saved::now(owner);
-        if let Some(owner) = owner {
-            let inner = change(saved);
-            inner.put(owner);
-            if inner.is_weaker_than(saved) {
-                lowered(owner);
-            }
-        }
-        Self { owner, saved }
+        let saved = Saved::now(current::owner());
+        change_to(change(saved), saved);
+        Self { saved }
     }
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // The closure may have attached or detached the thread: what was saved belongs to the record it came from.
-        if let (Some(owner), Some(now)) = (self.owner, current::owner())
-            && std::ptr::eq(owner.record(), now.record())
-        {
-            let inner = Saved::now(self.owner);
-            self.saved.put(owner);
-            if self.saved.is_weaker_than(inner) {
-                lowered(owner);
-            }
-        }
+        change_to(self.saved, Saved::now(current::owner()));
+    }
+}
+
+fn change_to(new: Saved, now: Saved) {
+    let owner = current::owner();
+    new.put(owner);
+    if let Some(owner) = owner
+        && new.is_weaker_than(now)
+    {
+        lowered(owner);
     }
 }
 
@@ -129,7 +144,7 @@ fn at_least<R>(level: Level, f: impl FnOnce(&Mask) -> R) -> R {
 /// Runs `f` masked: safepoints raise nothing, and an exception is delivered only where the thread would really block.
 ///
 /// What is held back stays pending and is delivered at the first safepoint after the mask. [`Mask::restore`] runs a part
-/// under the level that held outside. On a thread that is not attached it only runs `f`.
+/// under the level that held outside. It holds as well for a limit or a scope inside it that attaches the thread.
 ///
 /// The three levels and restoring the outer one are GHC's.
 ///

@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::{DOZE, LONGEST_PAUSE, inbox};
+use super::{DOZE, IN_HOOK_OF, LONGEST_PAUSE, inbox};
 use crate::current::{REGISTRY, release};
 use crate::foreign::frame;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
@@ -258,7 +258,9 @@ fn break_call(id: ThreadId, record: &'static Record, region: Region, watch: &mut
 
 fn run_hook_in(id: ThreadId, region: Region, watch: &mut Watch) {
     trace::rung(id, Rung::Hook, None);
+    IN_HOOK_OF.set(Some(id));
     in_region(id, region, run_hook);
+    IN_HOOK_OF.set(None);
     if let Some(stay) = &mut watch.stay {
         stay.hooked = true;
     }

@@ -8,7 +8,9 @@
 //! - I1. [`scope`] returns, or unwinds, only when no child lives: a child counts from before it starts until its [`Bound`]
 //!   is dropped, the last that it does.
 //! - I2. A raise that finds the parent waiting stays pending there, and is passed on as [`Cancelled`], once to each
-//!   child: what has been put into the parent's slot is counted, so that each raise is passed on.
+//!   child: what has been put into the parent's slot is counted, so that each raise is passed on. A limit of the parent's that
+//!   has passed, and a scope of its that is cancelled, are no raise and in no slot: they are passed on again every
+//!   [`LOOK_AGAIN`], since they stay.
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
@@ -105,10 +107,12 @@ impl Shared {
         }
     }
 
-    /// Tells the children of what came since `before`, and returns how far that goes.
+    /// Tells the children of what came since `before`, and returns how far that goes. A limit that has passed and a cancelled scope
+    /// raise as long as they last, so they are told of again each time.
     fn pass_on(&self, owner: Owner, before: Option<u32>) -> u32 {
         let raises = owner.raises();
-        if before != Some(raises) && owner.record().pending_count() > 0 {
+        let news = before != Some(raises) && owner.record().pending_count() > 0;
+        if news || owner.scope_calls() {
             self.cancel();
         }
         if stopped() && !self.state().stopped {
@@ -267,7 +271,8 @@ impl Drop for NoWayOut {
 /// - when `f` returns with an exception that was delivered in it and is still at hand, as an `Err` has it: one that `f`
 ///   has dropped counts as dealt with;
 /// - when the scope is raised into while it waits: that exception stays pending, and is raised at the first safepoint
-///   after the scope. Each further raise is passed on again, so children that swallow one meet the next.
+///   after the scope. Each further raise is passed on again, so children that swallow one meet the next;
+/// - when a time limit around it has passed, or a scope around it is cancelled, while it waits: again every 10 ms, since that lasts.
 ///
 /// A stop flag ([`StoppableThread`](super::StoppableThread)) is handed down as a flag. Under an
 /// [`uninterruptible`](crate::uninterruptible) or a [`shield`](crate::shield()) nothing is passed on.

@@ -82,6 +82,7 @@ impl Builder {
         let name = self.name.map(Arc::from);
         let group = self.group.as_ref().map(ThreadGroup::key);
         let id = attach::register(name, ThreadId::current(), group).map_err(io::Error::other)?;
+        let unstarted = Unstarted(id);
         let bound = scope.map(|scope| Bound::to(scope, id));
         let packet = Arc::new(Packet::new(bound.as_ref()));
         let theirs = Arc::clone(&packet);
@@ -99,12 +100,17 @@ impl Builder {
             drop(attachment);
         };
         // SAFETY: what `body` borrows is what `f` and `T` borrow, and it is done with it before it drops `Bound` (1).
-        match unsafe { builder.spawn_unchecked(body) } {
-            Ok(inner) => Ok(JoinHandle::new(id, packet, inner)),
-            Err(error) => {
-                attach::never_started(id);
-                Err(error)
-            }
-        }
+        let inner = unsafe { builder.spawn_unchecked(body) }?;
+        std::mem::forget(unstarted);
+        Ok(JoinHandle::new(id, packet, inner))
+    }
+}
+
+/// Gives the id of a thread up that is not started: an error, or std's panic at a name with a NUL in it.
+struct Unstarted(ThreadId);
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        attach::never_started(self.0);
     }
 }

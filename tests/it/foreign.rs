@@ -682,3 +682,30 @@ fn a_lock_inside_a_library_is_refused_by_name() {
     drop(held);
     other.join().unwrap();
 }
+
+/// Each raise leaves a note and a signal; if the note had the hook run again at once, std's sleep would be broken without end.
+#[test]
+fn a_hook_that_raises_into_its_own_thread_runs_no_oftener_than_any_other() {
+    const NAP: Duration = Duration::from_millis(100);
+    let worker = thread::spawn(|| {
+        let me = throwto::ThreadId::current().unwrap();
+        let runs = AtomicUsize::new(0);
+        let hook = || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            raise_exc(me, Stop).unwrap();
+        };
+        let began = Instant::now();
+        let slept = Call::new("nap").unblock(hook).run(|| {
+            raise_exc(me, Stop).unwrap();
+            std::thread::sleep(NAP);
+        });
+        assert!(slept.is_ok() && throwto::safepoint().is_err());
+        (runs.into_inner() as u128, began.elapsed().as_millis())
+    });
+    // After 0, 1, 2, 4, 8, 16, 32 ms, and then every 50.
+    let (runs, lasted) = worker.join().unwrap();
+    assert!(
+        (1..=8 + lasted / 50).contains(&runs),
+        "{runs} times in {lasted} ms"
+    );
+}

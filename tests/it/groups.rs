@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use throwto::scope::Scope;
 use throwto::thread::{Builder, JoinError, StoppableThread, ThreadGroup};
+use throwto::time::timeout;
 use throwto::{
     Cancelled, ExcType, Interrupted, Raise, RaiseError, Raised, ReceiptState, Rung, Stop, ThreadId, attach,
     mask, raise_exc, thread, uninterruptible,
@@ -248,6 +250,15 @@ fn a_stoppable_thread_is_a_root_like_any_other() {
     Raise::new(Stop).tree().to(&worker).unwrap();
     assert!(!worker.stopped(), "a raise sets no flag");
     assert_eq!(worker.join().unwrap(), (true, true));
+}
+
+/// std panics at a NUL in a thread's name, when its id is taken and it is in its group.
+#[test]
+fn a_thread_whose_name_std_refuses_leaves_nobody_in_its_group() {
+    let group = ThreadGroup::new();
+    let start = || Builder::new().name("no\0name".into()).group(&group).spawn(|| ());
+    assert!(catch_unwind(AssertUnwindSafe(start)).is_err());
+    assert!(group.is_empty(), "{:?}", group.threads());
 }
 
 #[test]
@@ -523,6 +534,31 @@ fn a_stop_flag_is_handed_down_to_the_children_of_a_waiting_scope() {
     until_waiting(parent.id());
     parent.stop();
     assert!(parent.join().unwrap());
+}
+
+/// A limit and a cancelled scope are in no slot, and they last: a child that swallows one exception meets the next.
+#[test]
+fn a_limit_or_a_cancelled_scope_around_a_waiting_scope_ends_children_that_swallow() {
+    fn around_a_child(begin: impl FnOnce() + Send) -> Result<(), Raised> {
+        let parent = ThreadId::current().unwrap();
+        thread::scope(|s| {
+            s.spawn(|| {
+                until_waiting(parent);
+                begin();
+                for _ in 0..3 {
+                    assert!(thread::sleep(FOREVER).unwrap_err().is::<Cancelled>());
+                }
+            });
+        });
+        throwto::safepoint()
+    }
+    let (outer, handle) = Scope::new();
+    let parent = thread::spawn(move || {
+        let limited = timeout(Duration::from_millis(20), || around_a_child(|| ()));
+        let cancelled = outer.run(|| around_a_child(|| handle.cancel()));
+        (limited.is_err(), cancelled.is_err(), throwto::safepoint().is_ok())
+    });
+    assert_eq!(join(parent), (true, true, true));
 }
 
 /// In a process of its own: a panic may print a backtrace, and reading the symbols takes 85 MB.

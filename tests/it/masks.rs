@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use throwto::time::timeout;
 use throwto::{
     Interrupted, Stop, attach, bracket, catch, foreign, mask, raise_exc, shield, thread, uninterruptible,
 };
@@ -345,6 +346,44 @@ fn a_bracket_releases_masked_on_every_way_out() {
     assert!(raised.is_err());
     assert_eq!(released, Some(true));
     assert_eq!(levels(), UNMASKED);
+}
+
+/// I2: the level is the thread's, also while the thread is not attached.
+#[test]
+fn a_mask_holds_for_what_attaches_or_detaches_the_thread_inside_it() {
+    std::thread::spawn(|| {
+        let held = || timeout(Duration::ZERO, || throwto::safepoint().is_ok());
+        assert_eq!(held(), Ok(false));
+        assert_eq!(mask(|_| held()), Ok(true));
+        assert_eq!(mask(|m| m.restore(held)), Ok(false));
+        assert_eq!(uninterruptible(|_| mask(|m| m.restore(held))), Ok(true));
+        assert_eq!(shield(FOREVER, held), Ok(true));
+        assert_eq!(shield(Duration::ZERO, held), Ok(false));
+        let released = timeout(Duration::ZERO, || {
+            bracket(|| (), |()| (), |()| assert!(throwto::safepoint().is_ok()))
+        });
+        assert_eq!(released, Ok(()));
+        // Attached in a mask, and for longer than it.
+        let attachment = mask(|_| {
+            let attachment = attach().unwrap();
+            assert_eq!(levels(), (false, true));
+            attachment
+        });
+        assert_eq!(levels(), UNMASKED);
+        // Detached in a mask, and attached anew.
+        let again = uninterruptible(|_| {
+            drop(attachment);
+            let again = attach().unwrap();
+            assert_eq!(levels(), (false, false));
+            mask(|_| ());
+            again
+        });
+        assert_eq!(levels(), UNMASKED);
+        uninterruptible(|_| drop(again));
+        assert_eq!(held(), Ok(false));
+    })
+    .join()
+    .unwrap();
 }
 
 #[test]
