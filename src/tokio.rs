@@ -41,6 +41,7 @@ mod error;
 mod group;
 mod handle;
 mod live;
+mod runtimes;
 mod task;
 mod token;
 

@@ -1,6 +1,7 @@
 //! The blocking tasks of each runtime, and the end of a runtime.
 //!
-//! Owns: which tasks a runtime has, ending them with it, [`shutdown`]. Leaves to `group` the set, to tokio the rest of a shutdown.
+//! Owns: which tasks a runtime has, ending them with it, [`shutdown`]. Leaves to `group` the set, to `runtimes` the list, to tokio the rest
+//! of a shutdown.
 //! [`shutdown`] blocks up to its time limit.
 //!
 //! **Signal context:** no.
@@ -10,21 +11,15 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::tokio::runtime::{Handle, Id, Runtime};
 
 use super::group::Group;
+use super::runtimes::runtimes;
 use super::task::{Task, Why};
 use crate::status::{self, ThreadInfo};
-
-/// A process has few runtimes: looked through from the front.
-static RUNTIMES: Mutex<Vec<(Id, Arc<Group>)>> = Mutex::new(Vec::new());
-
-fn runtimes() -> MutexGuard<'static, Vec<(Id, Arc<Group>)>> {
-    RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The tasks of a runtime, from now on ended with it.
 #[track_caller]

@@ -71,7 +71,22 @@ struct State {
     phase: Phase,
     /// The first of those who wanted it ended.
     why: Option<Why>,
+    /// A handle has raised into it, and cancels its token: that aborts nobody.
+    raised: bool,
     token: Option<Token>,
+}
+
+impl State {
+    /// Of a task that has not started.
+    fn take_job(&mut self, next: Phase) -> Option<Box<dyn Work>> {
+        if !matches!(self.phase, Phase::Queued(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.phase, next) {
+            Phase::Queued(work) => Some(work),
+            _ => None,
+        }
+    }
 }
 
 /// The token of a task, and what ends the task by it.
@@ -116,13 +131,20 @@ impl Task {
             state: Mutex::new(State {
                 phase: Phase::Queued(work),
                 why: None,
+                raised: false,
                 token: None,
             }),
         });
+        let mut over = None;
         for group in &task.groups {
-            if let Some(why) = group.enter(&task) {
-                task.end(why, at);
-            }
+            over = over.or(group.enter(&task));
+        }
+        if let Some(why) = over {
+            task.end(why, at);
+        }
+        // Ended by one group before it was in the next: it has left the first only.
+        if task.is_ended() {
+            task.leave_groups();
         }
         task
     }
@@ -138,9 +160,10 @@ impl Task {
             return;
         }
         let why = *state.why.get_or_insert(why);
-        if matches!(state.phase, Phase::Queued(_)) {
+        // Under the lock that has shown it queued: let go, it might be taken, and nobody would have cancelled the scope.
+        if let Some(work) = state.take_job(Phase::Ended) {
             drop(state);
-            self.refuse(why);
+            self.drop_job(work, why);
         } else {
             let token = state.token.as_ref().map(|known| known.token.clone());
             drop(state);
@@ -156,7 +179,8 @@ impl Task {
     pub(super) fn raise(&self, exc: impl IntoException) -> Result<Receipt, RaiseError> {
         let receipt = self.scope.raise(exc)?;
         let mut state = self.state();
-        // Without the link: whoever is raised into is not aborted, and may go on.
+        // Whoever is raised into is not aborted, and may go on: without the link, and if that is only being made, without effect.
+        state.raised = true;
         let token = state
             .token
             .as_mut()
@@ -171,21 +195,15 @@ impl Task {
 
     /// Takes the job of a task that has not started, and drops it.
     pub(super) fn refuse(&self, why: Why) {
-        if let Some(work) = self.take_job(Phase::Ended) {
-            self.leave();
-            work.refuse(why.error());
+        let work = self.state().take_job(Phase::Ended);
+        if let Some(work) = work {
+            self.drop_job(work, why);
         }
     }
 
-    fn take_job(&self, next: Phase) -> Option<Box<dyn Work>> {
-        let mut state = self.state();
-        if !matches!(state.phase, Phase::Queued(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut state.phase, next) {
-            Phase::Queued(work) => Some(work),
-            _ => None,
-        }
+    fn drop_job(&self, work: Box<dyn Work>, why: Why) {
+        self.leave();
+        work.refuse(why.error());
     }
 
     /// Keeps I3.
@@ -194,13 +212,17 @@ impl Task {
         state.phase = Phase::Ended;
         let token = state.token.take();
         drop(state);
-        for group in &self.groups {
-            group.leave(self);
-        }
+        self.leave_groups();
         if let Some(Token { token, own, outer }) = token {
             // The links first: there is nothing left to be ended by the token.
             drop((own, outer));
             token.cancel();
+        }
+    }
+
+    fn leave_groups(&self) {
+        for group in &self.groups {
+            group.leave(self);
         }
     }
 
@@ -231,7 +253,7 @@ impl Task {
         if !ended {
             state.token = Some(Token::of(&token));
         }
-        let called = ended || state.why.is_some();
+        let called = ended || state.why.is_some() || state.raised;
         drop(state);
         if called {
             token.cancel();
@@ -240,13 +262,15 @@ impl Task {
             return token;
         }
         let task: Weak<Self> = Arc::downgrade(self);
-        let end = move || {
-            if let Some(task) = task.upgrade() {
+        let end = move |by_own: bool| {
+            let task = task.upgrade();
+            if let Some(task) = task.filter(|task| !(by_own && task.state().raised)) {
                 task.end(Why::Aborted, at);
             }
         };
-        let mut outer = outer.and_then(|outer| Link::new(outer, end.clone()));
-        let mut own = Link::new(&token, end);
+        let by_outer = end.clone();
+        let mut outer = outer.and_then(|outer| Link::new(outer, move || by_outer(false)));
+        let mut own = Link::new(&token, move || end(true));
         // A task that has ended or was raised into meanwhile has no place for them: they are dropped outside the lock.
         if let Some(place) = &mut self.state().token {
             std::mem::swap(&mut place.outer, &mut outer);
@@ -275,7 +299,8 @@ impl Task {
 
     /// On the pool's thread.
     fn start(self: &Arc<Self>) {
-        if let Some(work) = self.take_job(Phase::Running(None)) {
+        let work = self.state().take_job(Phase::Running(None));
+        if let Some(work) = work {
             work.run(self);
         }
     }
@@ -359,8 +384,12 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Job<T, F> {
 
     fn refuse(self: Box<Self>, error: JoinError) {
         let Self { f, answer, .. } = *self;
+        // Before the answer, as after a run.
+        let left = catch_unwind(AssertUnwindSafe(|| drop(f)));
         drop(answer.send(Err(error)));
-        drop(f);
+        if let Err(panic) = left {
+            resume_unwind(panic);
+        }
     }
 }
 

@@ -64,6 +64,10 @@ pub(crate) fn attach() -> Result<Attachment, AttachError> {
     register(None, None, None).map(adopt)
 }
 
+pub(crate) fn attach_named(_name: Option<&Arc<str>>) -> Result<Attachment, AttachError> {
+    attach()
+}
+
 pub(crate) struct Attachment(ThreadId);
 
 impl Attachment {

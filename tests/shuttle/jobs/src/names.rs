@@ -1,15 +1,16 @@
-//! Names that the pool uses and the play gives no meaning to, or a trivial one.
+//! Names that the sources use and the play gives no meaning to, or a trivial one.
 //!
 //! **Signal context:** no.
 
 pub(crate) mod attach {
-    pub(crate) use crate::current::{Apart, Attachment, adopt, attach, register, set_apart};
+    pub(crate) use crate::current::{Apart, Attachment, adopt, attach, attach_named, register, set_apart};
 }
 
 pub(crate) mod error {
     #[derive(Debug)]
     pub enum AttachError {
         Refused,
+        SignalBlocked { signal: i32 },
     }
 
     impl std::fmt::Display for AttachError {
@@ -126,6 +127,12 @@ pub(crate) mod status {
     #[derive(Clone, Debug)]
     pub struct ThreadInfo {
         pub where_blocked: String,
+    }
+
+    impl std::fmt::Display for ThreadInfo {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(&self.where_blocked)
+        }
     }
 
     pub fn info(thread: ThreadId) -> Option<ThreadInfo> {

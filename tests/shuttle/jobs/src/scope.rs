@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::stage::{Unscheduled, stage};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +104,10 @@ impl ScopeHandle {
         stage().ring();
     }
 
+    pub(crate) fn cancel_at(&self, _at: &'static Location<'static>) {
+        self.cancel();
+    }
+
     pub(crate) fn raise(&self, _exc: impl IntoException) -> Result<Receipt, RaiseError> {
         stage().step();
         let open = self.0.with(|state| {
@@ -172,6 +176,10 @@ pub(crate) mod safepoint {
 
 pub(crate) mod time {
     use super::{Duration, Frame, TimedOut, convert, deadline_after, mine, stage};
+
+    pub(crate) fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, TimedOut> {
+        Deadline::after(limit).run(|()| f())
+    }
 
     #[derive(Clone, Copy)]
     pub(crate) struct Deadline(u64);

@@ -20,3 +20,18 @@ pub mod sync {
 
 pub mod thread;
 pub mod time;
+
+#[doc(hidden)]
+pub use shuttle;
+
+/// `thread_local!` for one local of the play's threads. std's own makes one for all of them.
+#[macro_export]
+macro_rules! scheduled_thread_local {
+    ($(#[$attribute:meta])* $vis:vis static $name:ident: $t:ty = const $init:block $(;)?) => {
+        $(#[$attribute])*
+        $vis static $name: $crate::thread::LocalKey<$t> = {
+            $crate::shuttle::thread_local! { static INNER: $t = $init; }
+            $crate::thread::LocalKey::new(&INNER)
+        };
+    };
+}

@@ -91,7 +91,7 @@ impl Stage {
 }
 
 /// Shared without a switch of threads: std's own lock, held for one call.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Unscheduled<T>(std::sync::Mutex<T>);
 
 impl<T> Unscheduled<T> {

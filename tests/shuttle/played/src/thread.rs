@@ -1,7 +1,8 @@
-//! shuttle's threads, from a system that may refuse one.
+//! shuttle's threads, from a system that may refuse one, and their locals.
 //!
 //! **Signal context:** no.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::num::NonZeroUsize;
 
@@ -64,4 +65,55 @@ impl Drop for Alive {
 
 pub fn available_parallelism() -> io::Result<NonZeroUsize> {
     Ok(NonZeroUsize::MIN)
+}
+
+/// std's key to its users. Made by [`scheduled_thread_local!`](crate::scheduled_thread_local).
+pub struct LocalKey<T: 'static>(&'static shuttle::thread::LocalKey<T>);
+
+impl<T: 'static> LocalKey<T> {
+    pub const fn new(inner: &'static shuttle::thread::LocalKey<T>) -> Self {
+        Self(inner)
+    }
+
+    pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        self.0.with(f)
+    }
+}
+
+impl<T: 'static> LocalKey<Cell<T>> {
+    pub fn set(&'static self, new: T) {
+        self.with(|value| value.set(new));
+    }
+
+    pub fn replace(&'static self, new: T) -> T {
+        self.with(|value| value.replace(new))
+    }
+
+    pub fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        self.with(Cell::get)
+    }
+}
+
+impl<T: 'static> LocalKey<RefCell<T>> {
+    pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        self.with(|value| f(&value.borrow()))
+    }
+
+    pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
+        self.with(|value| f(&mut value.borrow_mut()))
+    }
+
+    pub fn set(&'static self, new: T) {
+        self.with(|value| drop(value.replace(new)));
+    }
+
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(RefCell::take)
+    }
 }
