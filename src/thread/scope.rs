@@ -10,12 +10,13 @@
 //! - I2. A raise that finds the parent waiting stays pending there, and is passed on as [`Cancelled`], once to each
 //!   child: what has been put into the parent's slot is counted, so that each raise is passed on. A limit of the parent's that
 //!   has passed, and a scope of its that is cancelled, are no raise and in no slot: they are passed on again every
-//!   [`LOOK_AGAIN`], since they stay.
+//!   [`AGAIN`], since they stay.
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Builder, JoinError, JoinHandle, stopped};
 use crate::attach::in_flight;
@@ -27,10 +28,13 @@ use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Policy;
 use crate::raise::{raise_by_id, stop};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, deadline_after};
 use crate::region::Raises;
 use crate::safepoint::{Moment, deliverable};
 use crate::sync::queue::WaitQueue;
+
+/// How often a limit that has passed, or the cancellation of a scope, is passed on: children may swallow it.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// What a scope and its children share.
 pub(super) struct Shared {
@@ -101,9 +105,12 @@ impl Shared {
                 passed_on = Some(self.pass_on(owner, passed_on));
             }
             let raises = if held { Raises::Stay } else { Raises::Show };
+            let again = (held && owner.scope_calls())
+                .then(|| deadline_after(AGAIN))
+                .flatten();
             // Each raise wakes the wait, also one that finds another pending (I7 of `protocol::record`).
             let news = || held && (Some(owner.raises()) != passed_on || stopped() && !self.state().stopped);
-            self.ended.wait_until(None, raises, || self.is_over() || news());
+            self.ended.wait_until(again, raises, || self.is_over() || news());
         }
     }
 
