@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::protocol::slot::Payload;
+use crate::protocol::entry::Payload;
 
 /// Anything that can be raised in another thread: every error that may be sent there.
 pub trait Exception: Error + Send + 'static {}

@@ -12,18 +12,18 @@
 //! gets the entry (*commit*). None or many: the pins are dropped (*revert*) and nothing was ever in any slot.
 
 use std::panic::Location;
-use std::sync::Arc;
 
-use crate::current::{REGISTRY, release};
+use crate::current::{self, REGISTRY, release};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
-use crate::protocol::record::{AfterPush, Duty, Pin, Record};
+use crate::protocol::entry::{Contents, Entry, Origin};
+use crate::protocol::receipt::ReceiptState;
+use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
-use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
-use crate::receipt::{Receipt, settle};
+use crate::protocol::slot::{Displaced, Policy};
+use crate::receipt::{Receipt, settle, settle_one};
 use crate::runtime;
 use crate::target::ScopeHandle;
 pub(crate) use crate::target::Target;
@@ -221,34 +221,55 @@ impl<E: IntoException> Raise<E> {
     ///
     /// # Errors
     /// As [`raise_exc`].
+    #[inline]
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
-        let target = target.into();
         let policy = self.policy();
-        let exception = self.exception.into_exception();
-        let name = exception.type_name;
-        if let Some(one) = target.single() {
-            // One match or none: nothing to reserve.
-            return one
-                .and_then(|id| raise_by_id(id, exception, policy, self.at).ok())
-                .ok_or_else(|| crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }));
-        }
-        let reserved = target.reserve();
-        let matched = reserved.len();
-        let posted = match (matched, reserved.first()) {
-            (1, Some((id, _))) => {
-                post(*id, exception, policy, self.at).map_err(|_| RaiseError::NoSuchThread { asked: target })
-            }
-            (0, _) => Err(RaiseError::NoSuchThread { asked: target }),
-            _ => Err(RaiseError::Ambiguous { matched }),
-        };
-        for (_, pin) in reserved {
-            release(pin);
-        }
-        // Only now: destructors may wait for the target, and the target for the pins.
-        posted
-            .map(Posted::settle)
-            .map_err(|error| crate::trace::refused(name, error))
+        raise_in_one(target.into(), self.exception.into_exception(), policy, self.at)
     }
+}
+
+fn raise_in_one(
+    target: Target,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Receipt, RaiseError> {
+    let name = exception.type_name;
+    let Some(one) = target.single() else {
+        return raise_in_the_one(target, exception, policy, at);
+    };
+    // One match or none: nothing to reserve.
+    if let Some(Ok(receipt)) = one.map(|id| raise_by_id(id, exception, policy, at)) {
+        return Ok(receipt);
+    }
+    Err(crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }))
+}
+
+/// In the only match of a target that may have many.
+#[cold]
+fn raise_in_the_one(
+    target: Target,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Receipt, RaiseError> {
+    let name = exception.type_name;
+    let reserved = target.reserve();
+    let matched = reserved.len();
+    let posted = match (matched, reserved.first()) {
+        (1, Some((id, _))) => {
+            post(*id, exception, policy, at).map_err(|_| RaiseError::NoSuchThread { asked: target })
+        }
+        (0, _) => Err(RaiseError::NoSuchThread { asked: target }),
+        _ => Err(RaiseError::Ambiguous { matched }),
+    };
+    for (_, pin) in reserved {
+        release(pin);
+    }
+    // Only now: destructors may wait for the target, and the target for the pins.
+    posted
+        .map(Posted::settle)
+        .map_err(|error| crate::trace::refused(name, error))
 }
 
 /// `None` if the scope is not open; the exception has been dropped.
@@ -295,7 +316,11 @@ impl Posted {
         } else {
             ReceiptState::TargetEnded
         };
-        settle(self.aside, outcome);
+        match self.aside {
+            Displaced::Nothing => {}
+            Displaced::One(entry) => settle_one(entry, outcome),
+            Displaced::All(entries) => settle(entries, outcome),
+        }
         self.receipt
     }
 }
@@ -350,21 +375,16 @@ pub(crate) fn push(
     at: &'static Location<'static>,
 ) -> Result<(Posted, Owed), Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
-    let receipt = Arc::new(ReceiptCell::new());
-    crate::trace::raise(id, &receipt, exception.type_name);
-    let entry = Entry {
-        payload: exception.payload,
-        origin: Origin {
-            kind: exception.kind,
-            type_name: exception.type_name,
-            raised_by: ThreadId::current(),
-            raised_at: at,
-        },
-        receipt: Arc::clone(&receipt),
-        queued: policy == Policy::Queue,
-        scope,
+    let origin = Origin {
+        kind: exception.kind,
+        type_name: exception.type_name,
+        raised_by: ThreadId::current(),
+        raised_at: at,
     };
-    let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
+    let contents = Contents::new(exception.payload, origin, policy == Policy::Queue, scope);
+    let (entry, receipt) = Entry::with_receipt(contents);
+    crate::trace::raise(id, &receipt, origin.type_name);
+    let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, fences_to(record)) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
         AfterPush::Ended(entry) => (false, Displaced::One(entry), Duty::Nothing),
         AfterPush::Gone(_) => {
@@ -378,6 +398,17 @@ pub(crate) fn push(
         aside,
     };
     Ok((posted, Owed { record, id, duty }))
+}
+
+/// How a raise into this record is fenced against its owner. The owner itself knows what region it is in: what it sees
+/// needs no verifying.
+#[inline(always)]
+fn fences_to(record: &Record) -> Fences {
+    if std::ptr::eq(record, current::record()) {
+        Fences::Full
+    } else {
+        runtime::fences()
+    }
 }
 
 /// Sets the stop flag of `id`. `false` if it has ended.

@@ -20,13 +20,13 @@ use crate::attach::note_delivered;
 use crate::current;
 use crate::exception::{Exception, Stop};
 use crate::platform::futex;
+use crate::protocol::entry::Entry;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
-use crate::protocol::slot::{Entry, Payload};
 use crate::protocol::word::{Attention, Level, Region};
 use crate::raised::Raised;
 use crate::receipt::wake_receipt;
-use crate::rung::{Rung, UNWOUND, WOKEN};
+use crate::rung::{POLLED, Rung};
 use crate::scope;
 
 /// Whether the thread has come to a point where it would really block.
@@ -183,9 +183,6 @@ pub fn pending() -> bool {
     !held
 }
 
-/// A callback polled [`pending`] and was told yes. Shows as [`Rung::Safepoint`].
-const POLLED: u32 = 1;
-
 /// Whether the mask level lets an exception through at this moment. A shield whose time is over holds nothing back.
 fn level_allows(owner: Owner, moment: Moment) -> bool {
     let region = owner.region();
@@ -215,56 +212,20 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
         return Some(deliver(owner, entry));
     }
     if owner.record().attention().has(Attention::STOPPED) {
-        let rung = rung(owner);
-        return Some(Raised::new(
-            Box::new(Stop),
-            std::any::type_name::<Stop>(),
-            None,
-            Location::caller(),
-            rung,
-            None,
-        ));
+        let rung = owner.record().take_rung();
+        return Some(Raised::at(Stop, Location::caller()).having_taken(rung));
     }
     if owner.record().attention().has(Attention::SCOPE) {
-        return scope::take_call(owner, rung);
+        return scope::take_call(owner);
     }
     None
 }
 
-fn deliver(owner: Owner, entry: Entry) -> Raised {
-    let Entry {
-        payload,
-        origin,
-        receipt,
-        ..
-    } = entry;
-    wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
-    note_delivered(&receipt);
-    let rung = rung(owner);
-    crate::trace::delivered(&receipt, rung);
-    let value = match payload {
-        Payload::Value(value) => value,
-        Payload::Make(make) => make(),
-        Payload::Spread(make) => make(),
-    };
-    Raised::new(
-        value,
-        origin.type_name,
-        origin.raised_by,
-        origin.raised_at,
-        rung,
-        Some(receipt),
-    )
-}
-
-fn rung(owner: Owner) -> Rung {
-    match owner.record().take_rung() {
-        0 | POLLED => Rung::Safepoint,
-        WOKEN => Rung::Wake,
-        2 => Rung::Nudge,
-        3 => Rung::Fail,
-        4 => Rung::Hook,
-        UNWOUND => Rung::Unwind,
-        _ => Rung::Abandon,
-    }
+/// `entry` has been taken by the calling thread: it has its exception from now on.
+pub(crate) fn deliver(owner: Owner, mut entry: Entry) -> Raised {
+    wake_receipt(&entry.receipt, entry.receipt.advance(ReceiptState::Delivered));
+    note_delivered(&entry.receipt);
+    entry.rung = owner.record().take_rung();
+    crate::trace::delivered(&entry.receipt, Rung::noted(entry.rung));
+    Raised::deliver(entry)
 }

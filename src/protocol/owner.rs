@@ -12,11 +12,10 @@
 //! | unpin Release | `leave`'s attention load Acquire | what a looker or a hook did under a pin that is gone by now is done |
 //! | `set_mask`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
 
-use std::collections::VecDeque;
-
+use super::entry::Entry;
 use super::record::{Fences, Record};
 use super::scope_table::ScopeTable;
-use super::slot::{Entry, Slot};
+use super::slot::{Queue, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::{Ordering, fence, light_fence, lock};
 
@@ -237,7 +236,7 @@ impl Owner {
 
     /// The last step out: hands over what will not be delivered.
     #[must_use = "undelivered entries must be settled"]
-    pub(crate) fn close(self) -> VecDeque<Entry> {
+    pub(crate) fn close(self) -> Queue {
         let mut slot = lock(&self.record.slot);
         let drained = slot.close();
         self.record

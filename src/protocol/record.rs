@@ -43,19 +43,17 @@
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 //! | raisers' attention RMWs SeqCst | handler's `hear` RMW Acquire | who found `NUDGE` set has its raise seen |
 
-use std::collections::VecDeque;
-
 use once_cell::race::OnceBox;
 
+use super::entry::{Entry, ReceiptRef};
 use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
-use super::receipt::ReceiptCell;
 use super::scope_table::ScopeTable;
-use super::slot::{Displaced, Entry, Policy, Slot};
+use super::slot::{Displaced, Policy, Queue, Slot};
 use super::word::{Attention, Kind, Level, Region, Sender};
 use crate::sync_shim::{
-    Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
     const_constructor, load_after_rmw, lock,
 };
 
@@ -311,7 +309,7 @@ impl Record {
         if slot.is_closed() || !self.admits(entry.scope) {
             return AfterPush::Ended(entry);
         }
-        if slot.len() == 0 {
+        if slot.is_empty() {
             // What acted on an earlier raise that was revoked says nothing about this one.
             self.rung.store(0, Ordering::Relaxed);
         }
@@ -342,7 +340,7 @@ impl Record {
     }
 
     /// Empties the slot without raising. `None` if the generation is over.
-    pub(crate) fn clear(&self, generation: u32) -> Option<VecDeque<Entry>> {
+    pub(crate) fn clear(&self, generation: u32) -> Option<Queue> {
         let mut slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
         let drained = slot.drain();
         self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
@@ -350,7 +348,7 @@ impl Record {
     }
 
     /// Takes one raise back, if it still waits.
-    pub(crate) fn revoke(&self, generation: u32, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
+    pub(crate) fn revoke(&self, generation: u32, receipt: &ReceiptRef) -> Option<Entry> {
         let mut slot = self.slot_of(generation)?;
         let entry = slot.remove(receipt);
         self.settle_pending_bit(&slot);
@@ -371,7 +369,7 @@ impl Record {
 
     /// Keeps I2. Called under the slot's lock.
     pub(super) fn settle_pending_bit(&self, slot: &Slot) {
-        if slot.len() == 0 && self.attention().has(Attention::PENDING) {
+        if slot.is_empty() && self.attention().has(Attention::PENDING) {
             self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
         }
     }

@@ -12,14 +12,14 @@ use std::panic::Location;
 use std::ptr::null_mut;
 
 use super::deadline::NEVER;
+use super::entry::{Contents, Entry, Origin, Payload};
 use super::ladder::{Found, Step, Times};
 use super::order::{Act, Instruction, Order};
-use super::receipt::{ReceiptCell, ReceiptState};
+use super::receipt::ReceiptState;
 use super::record::{AfterPush, Duty, Fences, Owner, Record};
 use super::scope::ScopeId;
-use super::slot::{Entry, Origin, Payload, Policy, Slot};
+use super::slot::{Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
-use crate::sync_shim::Arc;
 
 /// Rows `a b|c * -> result`: a cell is one word, a choice of words, or any.
 struct Table(Vec<(Vec<&'static str>, &'static str)>);
@@ -56,18 +56,12 @@ struct First;
 struct Other;
 
 fn entry(kind: TypeId, queued: bool, scope: Option<ScopeId>) -> Entry {
-    Entry {
-        payload: Payload::Make(|| -> Box<dyn Error + Send> { Box::new(std::fmt::Error) }),
-        origin: Origin {
-            kind,
-            type_name: "",
-            raised_by: None,
-            raised_at: Location::caller(),
-        },
-        receipt: Arc::new(ReceiptCell::new()),
-        queued,
-        scope,
-    }
+    let origin = Origin {
+        kind,
+        ..Origin::of::<()>(Location::caller())
+    };
+    let make = || -> Box<dyn Error + Send> { Box::new(std::fmt::Error) };
+    Entry::new(Contents::new(Payload::Make(make), origin, queued, scope))
 }
 
 fn first() -> Entry {
@@ -288,7 +282,7 @@ fn a_push_displaces_what_the_table_of_the_slot_says() {
             let receipt = new.receipt.clone();
             let displaced = slot.push(new, policy).into_iter().count();
             let at = std::iter::from_fn(|| slot.take_first())
-                .position(|taken| Arc::ptr_eq(&taken.receipt, &receipt))
+                .position(|taken| taken.receipt.is(&receipt))
                 .unwrap();
             all &= displaced == 2;
             let seen = match (displaced, at) {
@@ -429,18 +423,18 @@ fn who_takes_an_entry_out_is_the_only_one() {
                     "take" => owner.take_pending().into_iter().collect(),
                     "revoke" => record.revoke(1, &receipt).into_iter().collect(),
                     "clear" => record.clear(1).into_iter().flatten().collect(),
-                    "close" => owner.close().into(),
+                    "close" => owner.close().into_iter().collect(),
                     _ => push(first()),
                 }
             };
-            let ours = |out: &Entry| Arc::ptr_eq(&out.receipt, &receipt);
+            let ours = |out: &Entry| out.receipt.is(&receipt);
             let mut out = leave(first_way);
             assert!(out.len() == 1 && ours(&out[0]), "{first_way}");
             assert!(
                 !leave(second_way).iter().any(ours),
                 "{first_way}, then {second_way}"
             );
-            let (_, after) = out.remove(0).settle(ReceiptState::Revoked);
+            let after = out[0].settle(ReceiptState::Revoked);
             assert_eq!(after, super::receipt::AfterSettle::Nothing);
             assert_eq!(receipt.state(), ReceiptState::Revoked);
         }
