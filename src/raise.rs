@@ -23,6 +23,7 @@ use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Displaced, Policy};
+use crate::os::OsTid;
 use crate::receipt::{Receipt, settle, settle_one};
 use crate::runtime;
 use crate::target::ScopeHandle;
@@ -38,11 +39,12 @@ impl Target {
     }
 
     /// The id, for targets that match one thread or none.
+    #[inline(always)]
     fn single(&self) -> Option<Option<ThreadId>> {
         match self {
             Self::Id(id) => Some(Some(*id)),
             // A kernel thread runs one member.
-            Self::OsTid(tid) => Some(REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)),
+            Self::OsTid(tid) => Some(id_of_tid(*tid)),
             Self::Name(_) => None,
         }
     }
@@ -68,6 +70,10 @@ impl Target {
             }
         }
     }
+}
+
+fn id_of_tid(tid: OsTid) -> Option<ThreadId> {
+    REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)
 }
 
 /// Whether the thread is attached and has not begun to leave.
@@ -97,6 +103,7 @@ pub(crate) fn is_alive(id: ThreadId) -> bool {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
+#[inline]
 pub fn raise_exc(target: impl Into<Target>, exc: impl IntoException) -> Result<Receipt, RaiseError> {
     Raise::new(exc).to(target)
 }
@@ -290,6 +297,9 @@ fn raise_in_scope(
 /// That generation is over; the exception has been dropped.
 pub(crate) struct Gone;
 
+/// The whole of a raise in one function, for what is done most: its parts are inlined so that nothing is handed from one to
+/// the other through memory.
+#[inline]
 pub(crate) fn raise_by_id(
     id: ThreadId,
     exception: Raisable,
@@ -310,6 +320,7 @@ pub(crate) struct Posted {
 
 impl Posted {
     /// Drops what was pushed aside, or the exception itself if the target was leaving. Called with no pin held.
+    #[inline(always)]
     fn settle(self) -> Receipt {
         let outcome = if self.accepted {
             ReceiptState::Superseded
@@ -350,24 +361,37 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
+    #[inline(always)]
     pub(crate) fn perform(self) {
         perform(self.record, self.id, self.duty);
     }
 }
 
+#[inline(always)]
 fn post(
     id: ThreadId,
     exception: Raisable,
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Posted, Gone> {
-    let (posted, owed) = push(id, None, exception, policy, at)?;
+    let (posted, owed) = push_inline(id, None, exception, policy, at)?;
     owed.perform();
     Ok(posted)
 }
 
 /// The first half of a raise: it is in the slot. Runs nothing of the exception's, nor of what it pushes aside.
 pub(crate) fn push(
+    id: ThreadId,
+    scope: Option<ScopeId>,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<(Posted, Owed), Gone> {
+    push_inline(id, scope, exception, policy, at)
+}
+
+#[inline(always)]
+fn push_inline(
     id: ThreadId,
     scope: Option<ScopeId>,
     exception: Raisable,

@@ -286,6 +286,7 @@ impl Record {
 
     /// Locks the slot if `generation` is not over. Looks before it locks, too: in a forked child the lock of an abandoned
     /// record may be held for ever.
+    #[inline]
     pub(super) fn slot_of(&self, generation: u32) -> Option<MutexGuard<'_, Slot>> {
         let over = || self.attention().generation() != generation;
         if over() {
@@ -296,6 +297,7 @@ impl Record {
     }
 
     /// Raises into this record's `generation`.
+    #[inline(always)]
     pub(crate) fn raise(
         &self,
         generation: u32,
@@ -368,6 +370,7 @@ impl Record {
     }
 
     /// Keeps I2. Called under the slot's lock.
+    #[inline]
     pub(super) fn settle_pending_bit(&self, slot: &Slot) {
         if slot.is_empty() && self.attention().has(Attention::PENDING) {
             self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
@@ -376,6 +379,7 @@ impl Record {
 
     /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
     /// the slot open, so that the generation holds (I3).
+    #[inline]
     pub(super) fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
         let region = Region(load_after_rmw(&self.region));

@@ -254,6 +254,7 @@ impl Owner {
 impl Record {
     /// Whether what is addressed to `scope`, or to the thread as a whole, gets in. Called under the slot's lock, with the
     /// slot open.
+    #[inline]
     pub(super) fn admits(&self, scope: Option<ScopeId>) -> bool {
         scope.is_none_or(|id| self.scopes.get().is_some_and(|scopes| scopes.admit(id)))
     }
