@@ -17,7 +17,7 @@ use crate::current::{self, REGISTRY, release};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
-use crate::protocol::entry::{Contents, Entry, Origin};
+use crate::protocol::entry::{Contents, Origin};
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
@@ -316,6 +316,7 @@ pub(crate) struct Posted {
     /// Whether it got into the slot.
     accepted: bool,
     aside: Displaced,
+    record: &'static Record,
 }
 
 impl Posted {
@@ -329,7 +330,7 @@ impl Posted {
         };
         match self.aside {
             Displaced::Nothing => {}
-            Displaced::One(entry) => settle_one(entry, outcome),
+            Displaced::One(entry) => self.record.spare.keep_entry(settle_one(entry, outcome)),
             Displaced::All(entries) => settle(entries, outcome),
         }
         self.receipt
@@ -406,7 +407,7 @@ fn push_inline(
         raised_at: at,
     };
     let contents = Contents::new(exception.payload, origin, policy == Policy::Queue, scope);
-    let (entry, receipt) = Entry::with_receipt(contents);
+    let (entry, receipt) = record.spare.entry_with_receipt(contents);
     crate::trace::raise(id, &receipt, origin.type_name);
     let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, fences_to(record)) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
@@ -420,6 +421,7 @@ fn push_inline(
         receipt: Receipt::new(id, receipt),
         accepted,
         aside,
+        record,
     };
     Ok((posted, Owed { record, id, duty }))
 }

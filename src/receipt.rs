@@ -85,7 +85,7 @@ impl Receipt {
         };
         match record.revoke(self.target.generation(), &self.cell) {
             Some(entry) => {
-                settle_one(entry, ReceiptState::Revoked);
+                drop(settle_one(entry, ReceiptState::Revoked));
                 true
             }
             None => {
@@ -113,15 +113,25 @@ pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptS
     }
 }
 
-/// As [`settle`], for one.
+/// As [`settle`], for one, which comes back empty: a destructor that panics is let through.
 #[inline]
-pub(crate) fn settle_one(mut entry: Entry, outcome: ReceiptState) {
-    if entry.payload.has_destructor() {
-        settle([entry], outcome);
+pub(crate) fn settle_one(mut entry: Entry, outcome: ReceiptState) -> Entry {
+    let after = if entry.payload.has_destructor() {
+        settle_value(&mut entry, outcome)
     } else {
-        let after = entry.settle(outcome);
-        wake_receipt(&entry.receipt, after);
-    }
+        entry.settle(outcome)
+    };
+    wake_receipt(&entry.receipt, after);
+    entry
+}
+
+/// One whose destructor may panic: it is let through when the receipt has been told.
+#[inline(never)]
+fn settle_value(entry: &mut Entry, outcome: ReceiptState) -> AfterSettle {
+    catch_unwind(AssertUnwindSafe(|| entry.settle(outcome))).unwrap_or_else(|panic| {
+        wake_receipt(&entry.receipt, entry.receipt.advance(outcome));
+        resume_unwind(panic)
+    })
 }
 
 #[inline]

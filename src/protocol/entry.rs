@@ -20,9 +20,11 @@
 //! - I2. A cell is freed by the drop of its last handle, once: whoever sees that its handle is the only one, or takes the
 //!   count to zero, has the cell to itself.
 //! - I3. The payload is dropped by the entry's holder, not with the last handle: a receipt that is kept keeps no exception.
+//! - I4. A cell that is kept as spare has no handle and nothing in it to drop; who takes it out has it to itself.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
+//! | `Spare::keep` swap Release | `Spare::take` swap Acquire | who fills the cell again does so after its last handle went |
 //! | drop's `fetch_sub` Release | the last drop's load or `fetch_sub`, Acquire | what was done through other handles is done before the cell is freed |
 
 #![allow(unsafe_code)]
@@ -38,7 +40,7 @@ use once_cell::race::OnceBox;
 use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use super::registry::ThreadId;
 use super::scope::ScopeId;
-use crate::sync_shim::{AtomicU32, Ordering, UnsafeCell};
+use crate::sync_shim::{AtomicPtr, AtomicU32, Ordering, UnsafeCell, const_constructor};
 
 /// An exception on its way: a value, or the recipe that makes it in the target.
 pub(crate) enum Payload {
@@ -130,11 +132,23 @@ impl Contents {
     }
 }
 
-struct Cell {
+pub(super) struct Cell {
     receipt: ReceiptCell,
     /// Entry and receipts.
     handles: AtomicU32,
     contents: UnsafeCell<Contents>,
+}
+
+impl Cell {
+    /// With two handles, as [`Entry::in_cell`] makes them.
+    #[inline(always)]
+    fn new(contents: Contents) -> Self {
+        Self {
+            receipt: ReceiptCell::new(),
+            handles: AtomicU32::new(2),
+            contents: UnsafeCell::new(contents),
+        }
+    }
 }
 
 /// A handle on a raise's state: the raiser's receipt, and whoever must move it on.
@@ -199,7 +213,8 @@ impl Drop for ReceiptRef {
 
 /// Frees a cell whose last handle is going (I2).
 fn free(cell: NonNull<Cell>) {
-    // SAFETY: it was made by `Box` in `Entry::with_receipt`, and the caller has the only handle, which it drops.
+    // SAFETY: it was made by `Box` in `Entry::with_receipt`, and the caller has the only handle, which it drops, or has
+    // taken the cell out of a `Spare`.
     drop(unsafe { Box::from_raw(cell.as_ptr()) });
 }
 
@@ -219,20 +234,29 @@ impl Entry {
     /// The entry, and a receipt for the raiser.
     #[inline]
     pub(crate) fn with_receipt(contents: Contents) -> (Self, ReceiptRef) {
-        let cell = Box::<Cell>::new_uninit();
-        let cell = NonNull::from(Box::leak(Box::write(
-            cell,
-            Cell {
-                receipt: ReceiptCell::new(),
-                handles: AtomicU32::new(2),
-                contents: UnsafeCell::new(contents),
-            },
-        )));
+        let cell = Box::write(Box::<Cell>::new_uninit(), Cell::new(contents));
+        Self::in_cell(NonNull::from(Box::leak(cell)))
+    }
+
+    /// The two handles that a new cell counts.
+    #[inline(always)]
+    fn in_cell(cell: NonNull<Cell>) -> (Self, ReceiptRef) {
         let entry = Self {
             receipt: ReceiptRef(cell),
             _contents: std::marker::PhantomData,
         };
         (entry, ReceiptRef(cell))
+    }
+
+    /// The handle without the contents, whose payload is dropped.
+    #[inline]
+    fn into_receipt(mut self) -> ReceiptRef {
+        if self.payload.has_destructor() {
+            drop(self.payload.take());
+        }
+        let receipt = ReceiptRef(self.receipt.0);
+        std::mem::forget(self);
+        receipt
     }
 
     /// A copy for a child, if the exception is one that children inherit.
@@ -257,6 +281,64 @@ impl Entry {
             AfterSettle::Nothing
         } else {
             self.receipt.advance(outcome)
+        }
+    }
+}
+
+/// Room for one cell that its handles have left, for the next raise into the same record. The raiser allocates what the
+/// target frees, and allocators are slow at that: without this, it would be half of the time between a raise and the exception
+/// in the target's hand that is not the kernel's.
+pub(crate) struct Spare(AtomicPtr<Cell>);
+
+impl Spare {
+    const_constructor! {
+        pub(crate) fn new() -> Self { Self(AtomicPtr::new(std::ptr::null_mut())) }
+    }
+
+    /// As [`Entry::with_receipt`], in the cell that is kept here, if there is one.
+    #[inline(always)]
+    pub(crate) fn entry_with_receipt(&self, contents: Contents) -> (Entry, ReceiptRef) {
+        let Some(cell) = self.take() else {
+            return Entry::with_receipt(contents);
+        };
+        // SAFETY: it was a `Cell`, and is nobody else's by now; what is overwritten has nothing to drop (I4).
+        unsafe { cell.write(Cell::new(contents)) };
+        Entry::in_cell(cell)
+    }
+
+    #[inline(always)]
+    fn take(&self) -> Option<NonNull<Cell>> {
+        if self.0.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        // Acquire: partner of `keep`.
+        NonNull::new(self.0.swap(std::ptr::null_mut(), Ordering::Acquire))
+    }
+
+    /// Drops an entry that is settled, and keeps its cell if that has no other handle.
+    #[inline]
+    pub(crate) fn keep_entry(&self, entry: Entry) {
+        self.keep(entry.into_receipt());
+    }
+
+    /// Drops a handle, and keeps its cell if that was the last. The entry is gone.
+    #[inline]
+    pub(crate) fn keep(&self, receipt: ReceiptRef) {
+        if !receipt.is_alone() || !self.0.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let cell = receipt.0;
+        let bare = receipt.cell().contents.with(|contents| {
+            // SAFETY: the only handle (I2): nobody else reads or writes.
+            let contents = unsafe { &*contents };
+            contents.aside.get().is_none() && !contents.payload.has_destructor()
+        });
+        if bare {
+            std::mem::forget(receipt);
+            // Release: partner of `take`. Acquire: of another `keep`, which was as quick, and whose cell goes.
+            if let Some(other) = NonNull::new(self.0.swap(cell.as_ptr(), Ordering::AcqRel)) {
+                free(other);
+            }
         }
     }
 }
@@ -330,6 +412,29 @@ mod tests {
             drop(entry);
             assert_eq!((receipt.is_alone(), drops.load(SeqCst)), (true, 1));
         }
+    }
+
+    /// Shows protocol::entry I4.
+    #[test]
+    fn a_spare_cell_serves_the_next_entry_and_only_when_nobody_has_it() {
+        let spare = Spare::new();
+        let (mut entry, receipt, drops) = counted();
+        let _no_waiter = entry.settle(ReceiptState::Superseded);
+        spare.keep_entry(entry);
+        assert!(spare.take().is_none(), "the receipt has it");
+        assert_eq!((receipt.state(), drops.load(SeqCst)), (ReceiptState::Superseded, 1));
+        let cell = receipt.0;
+        spare.keep(receipt);
+        let origin = Origin::of::<Counted>(Location::caller());
+        let contents = || Contents::new(Payload::Make(|| Box::new(std::fmt::Error)), origin, true, None);
+        let (second, receipt) = spare.entry_with_receipt(contents());
+        assert_eq!((receipt.0, receipt.state(), second.queued), (cell, ReceiptState::Pending, true));
+        let (third, other) = spare.entry_with_receipt(contents());
+        assert!(other.0 != cell, "it is kept once");
+        drop((second, third));
+        spare.keep(receipt);
+        spare.keep(other);
+        assert!(spare.take().is_some_and(|kept| { free(kept); kept == cell }));
     }
 
     /// Shows protocol::entry I2: whichever goes last, and with all of them going at once. What is freed too early or too often

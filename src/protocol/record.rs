@@ -45,7 +45,7 @@
 
 use once_cell::race::OnceBox;
 
-use super::entry::{Entry, ReceiptRef};
+use super::entry::{Entry, ReceiptRef, Spare};
 use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
@@ -85,6 +85,8 @@ pub(crate) struct Record {
     /// *handler*: the fail order.
     pub(crate) order: LazyOrder,
     pub(super) slot: Mutex<Slot>,
+    /// The cell of an earlier raise, for the next.
+    pub(crate) spare: Spare,
     pub(super) scopes: OnceBox<ScopeTable>,
 }
 
@@ -136,6 +138,7 @@ impl Record {
                 index,
                 order: LazyOrder::new(),
                 slot: Mutex::new(Slot::new()),
+                spare: Spare::new(),
                 scopes: OnceBox::new(),
             }
         }

@@ -51,7 +51,7 @@ impl IntoIterator for Displaced {
             Self::Nothing => Queue::new(),
             Self::One(entry) => Queue {
                 first: Some(entry),
-                rest: VecDeque::new(),
+                rest: None,
             },
             Self::All(entries) => entries,
         };
@@ -63,14 +63,15 @@ impl IntoIterator for Displaced {
 pub(crate) struct Queue {
     /// `None` if the queue is empty, and then `rest` is empty too.
     first: Option<Entry>,
-    rest: VecDeque<Entry>,
+    /// Boxed: the word that a record has for it is one that nearly none of them needs.
+    rest: Option<Box<VecDeque<Entry>>>,
 }
 
 impl Queue {
     pub(crate) const fn new() -> Self {
         Self {
             first: None,
-            rest: VecDeque::new(),
+            rest: None,
         }
     }
 
@@ -80,11 +81,11 @@ impl Queue {
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        self.iter().count()
     }
 
     fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
     #[inline]
@@ -92,15 +93,15 @@ impl Queue {
         if self.first.is_none() {
             self.first = Some(entry);
         } else {
-            self.rest.push_back(entry);
+            self.rest.get_or_insert_default().push_back(entry);
         }
     }
 
     #[inline]
     fn pop_front(&mut self) -> Option<Entry> {
         let first = self.first.take();
-        if !self.rest.is_empty() {
-            self.first = self.rest.pop_front();
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.pop_front();
         }
         first
     }
@@ -111,7 +112,7 @@ impl Queue {
         let is = |e: &Entry| !e.queued && e.origin.kind == of.origin.kind && e.scope == of.scope;
         match &mut self.first {
             Some(first) if is(first) => Some(first),
-            _ => self.rest.iter_mut().find(|entry| is(entry)),
+            _ => self.rest.iter_mut().flat_map(|rest| rest.iter_mut()).find(|entry| is(entry)),
         }
     }
 
@@ -119,8 +120,9 @@ impl Queue {
         if self.first.as_ref()?.receipt.is(receipt) {
             return self.pop_front();
         }
-        let at = self.rest.iter().position(|entry| entry.receipt.is(receipt))?;
-        self.rest.remove(at)
+        let rest = self.rest.as_mut()?;
+        let at = rest.iter().position(|entry| entry.receipt.is(receipt))?;
+        rest.remove(at)
     }
 }
 
@@ -130,7 +132,8 @@ impl IntoIterator for Queue {
         std::iter::Chain<std::option::IntoIter<Entry>, std::collections::vec_deque::IntoIter<Entry>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.rest)
+        let rest = self.rest.map(|rest| *rest).unwrap_or_default();
+        self.first.into_iter().chain(rest)
     }
 }
 
