@@ -1,21 +1,26 @@
 //! Regions: where the owner tells its raisers that it needs help, and the waits that need no system call but a futex.
 //!
 //! Owns: [`Inside`], the guard that leaves a region on every way out, and [`wait_until`]. Leaves to `window` the system
-//! calls, to `foreign` foreign code, to `protocol::record` the order of stores, loads and fences.
+//! calls, to `foreign` foreign code, to `protocol::record` the order of stores, loads and fences, to `protocol::wait` what a
+//! wait looks at, and in which order.
 //!
 //! **Signal context:** no.
 //!
 //! A wait is a cancellation point: unmasked, it raises at once if an exception is pending, whether it would have blocked
 //! or not; masked, only when it would really block. "Raised" means that the operation did not happen.
 
+use std::thread::panicking;
+
 use crate::current;
 use crate::mask::enlist;
 use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
-use crate::protocol::word::{Attention, Kind, Region};
+use crate::protocol::wait::NextStep;
+pub(crate) use crate::protocol::wait::Raises;
+use crate::protocol::word::{Kind, Moment, Region};
 use crate::raised::Raised;
 use crate::rung::WOKEN;
-use crate::safepoint::{Moment, deliverable, take};
+use crate::safepoint::take;
 
 /// A region that ends when this is dropped, on every way out.
 pub(crate) struct Inside {
@@ -93,21 +98,11 @@ pub(crate) enum Waited {
     Raised(Raised),
 }
 
-/// What a raise does to a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Raises {
-    /// It ends the wait.
-    End,
-    /// It stays pending: for waits that must not be left, such as taking a mutex back after a condition wait.
-    Stay,
-    /// It makes the wait `Ready` and stays pending, for the caller to take.
-    Show,
-}
-
 /// Waits on the calling thread's attention word until `ready()`, `deadline` or a raise.
 ///
 /// Whoever makes `ready` true must then set `NOTIFIED` (or another bit that `ready` consumes) and wake the word.
-/// The caller is attached. `ready` is called with no lock of this crate held, any number of times.
+/// The caller is attached. `ready` is called with no lock of this crate held, any number of times, and does not wait on
+/// the word itself.
 #[track_caller]
 pub(crate) fn wait_until(
     owner: Owner,
@@ -116,53 +111,32 @@ pub(crate) fn wait_until(
     mut ready: impl FnMut() -> bool,
 ) -> Waited {
     let record = owner.record();
-    let word = record.attention_word();
-    let inside = Inside::enter(owner, Kind::Waiting, 0, std::ptr::null_mut(), Fences::Full);
-    let mut slept = false;
+    // Nothing is raised while something unwinds (P11).
+    let raises = if panicking() { Raises::Stay } else { raises };
     loop {
-        owner.consume(Attention::NOTIFIED);
-        // Before `ready`: what is set while it looks, or after, differs from this word, and the futex does not sleep. Read after
-        // it, the word would have a token that came in between, and the wait would sleep on it.
-        let attention = record.attention();
-        if ready() {
-            return Waited::Ready;
-        }
-        // Before the raise: the time is over, so nothing would block.
-        if deadline.is_some_and(|at| futex::now() >= at) {
-            return Waited::TimedOut;
-        }
-        if raises != Raises::Stay && deliverable(owner, Moment::Blocking) {
-            if slept {
-                record.note_rung(WOKEN);
+        let inside = Inside::enter(owner, Kind::Waiting, 0, std::ptr::null_mut(), Fences::Full);
+        let mut slept = false;
+        loop {
+            match owner.next_step(deadline, raises, &mut ready, futex::now) {
+                NextStep::Ready => return Waited::Ready,
+                NextStep::TimedOut => return Waited::TimedOut,
+                NextStep::Raise => break,
+                NextStep::Sleep { word, until } => futex::wait(record.attention_word(), word.futex(), until),
             }
-            drop(inside);
-            if raises == Raises::Show {
-                return Waited::Ready;
-            }
-            return match take(owner, Moment::Blocking) {
-                Some(raised) => Waited::Raised(raised),
-                // Revoked in this very moment: wait on.
-                None => wait_until(owner, deadline, raises, ready),
-            };
-        }
-        let limit = match (deadline, shield_end(owner)) {
-            (Some(at), Some(shield)) => Some(at.min(shield)),
-            (at, shield) => at.or(shield),
-        };
-        if !attention.has(Attention::NOTIFIED) {
-            futex::wait(word, attention.futex(), limit);
             slept = true;
         }
+        if slept {
+            record.note_rung(WOKEN);
+        }
+        drop(inside);
+        if raises == Raises::Show {
+            return Waited::Ready;
+        }
+        if let Some(raised) = take(owner, Moment::Blocking) {
+            return Waited::Raised(raised);
+        }
+        // Taken back in this very moment: wait on.
     }
-}
-
-/// When the shield in force ends, if that is still to come and something is held back by it.
-fn shield_end(owner: Owner) -> Option<u64> {
-    let record = owner.record();
-    let shielded = owner.region().has(Region::SHIELDED) && record.attention().calls();
-    shielded
-        .then(|| record.shield_until())
-        .filter(|until| *until != u64::MAX && *until > futex::now())
 }
 
 #[cfg(test)]
@@ -170,8 +144,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::protocol::word::Attention;
     use crate::receipt::deadline_after;
 
+    /// Shows protocol::wait I1.
     #[test]
     fn a_token_that_comes_right_behind_the_look_for_it_is_not_slept_on() {
         let _attachment = crate::attach().unwrap();

@@ -1,7 +1,7 @@
 //! Safepoints: where a running thread meets its exceptions.
 //!
 //! Owns: the check, the decision whether this is a moment to raise, and both styles of raising. Leaves to `mask` the
-//! levels, to `region` the waits.
+//! levels, to `protocol::word` what they let out, to `region` the waits.
 //!
 //! **Signal context:** no.
 //!
@@ -23,18 +23,12 @@ use crate::platform::futex;
 use crate::protocol::entry::Entry;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
-use crate::protocol::word::{Attention, Level, Region};
+pub(crate) use crate::protocol::word::Moment;
+use crate::protocol::word::{Attention, Gate};
 use crate::raised::Raised;
 use crate::receipt::wake_receipt;
 use crate::rung::{POLLED, Rung};
 use crate::scope;
-
-/// Whether the thread has come to a point where it would really block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
-    Running,
-    Blocking,
-}
 
 /// Delivers the first pending exception, if there is one and no mask holds it back.
 ///
@@ -176,27 +170,21 @@ pub fn pending() -> bool {
     if scope_only && !owner.scope_calls() {
         return false;
     }
-    let held = !level_allows(owner, Moment::Blocking);
+    let held = !is_open(owner, Moment::Blocking);
     if !held {
         record.note_rung(POLLED);
     }
     !held
 }
 
-/// Whether the mask level lets an exception through at this moment. A shield whose time is over holds nothing back.
-fn level_allows(owner: Owner, moment: Moment) -> bool {
-    let region = owner.region();
-    let level = match region.level() {
-        Level::Unmasked => true,
-        Level::Masked => moment == Moment::Blocking,
-        Level::Uninterruptible => false,
-    };
-    level && !(region.has(Region::SHIELDED) && futex::now() < owner.record().shield_until())
+/// Whether the masks and the shield in force let an exception through at this moment.
+fn is_open(owner: Owner, moment: Moment) -> bool {
+    owner.gate(moment, futex::now) == Gate::Open
 }
 
 /// Whether an exception would be delivered now. The condition at the head of this file.
 pub(crate) fn deliverable(owner: Owner, moment: Moment) -> bool {
-    owner.record().attention().calls() && level_allows(owner, moment) && !std::thread::panicking()
+    owner.record().attention().calls() && is_open(owner, moment) && !std::thread::panicking()
 }
 
 /// Takes the first exception, if it may be delivered now.

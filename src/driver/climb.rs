@@ -1,7 +1,7 @@
 //! Climbing: what the driver does for one thread in one look.
 //!
 //! Owns: [`Watch`], the pauses between looks, acting on a region that may not end meanwhile (invariant I1 of the module above).
-//! Leaves to `protocol::ladder` which rung is due, to the module above when to look.
+//! Leaves to `protocol::record` what a thread needs, to `protocol::ladder` which rung is due, to the module above when to look.
 //!
 //! **Signal context:** no.
 
@@ -13,9 +13,9 @@ use crate::current::{REGISTRY, release};
 use crate::foreign::frame;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
 use crate::protocol::ladder::{Found, Step, Times};
-use crate::protocol::record::Record;
+use crate::protocol::record::{Need, Record};
 use crate::protocol::registry::ThreadId;
-use crate::protocol::word::{Attention, Kind, Level, Region, Sender};
+use crate::protocol::word::{Attention, Kind, Region, Sender};
 use crate::rung::{FAILED, HOOKED, Rung};
 use crate::runtime;
 use crate::trace;
@@ -139,47 +139,33 @@ fn pause_after(attempt: u32) -> Duration {
 /// One attempt.
 fn climb(id: ThreadId, record: &'static Record, watch: &mut Watch) -> Attempt {
     let attempt = watch.attempt;
-    if !record.attention().calls() {
-        return Attempt::Over;
-    }
-    let region = record.region();
-    if region.level() == Level::Uninterruptible {
-        return Attempt::Over;
-    }
-    if region.has(Region::SHIELDED) {
-        let (until, now) = (record.shield_until(), futex::now());
-        if until > now {
-            let blocked = until != u64::MAX && region.kind() != Kind::Running;
-            return if blocked {
-                Attempt::Again(Duration::from_nanos(until - now))
-            } else {
-                Attempt::Over
-            };
-        }
-    }
-    let hook_is_due = region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL));
-    let mut forced = false;
-    match region.kind() {
-        Kind::Running => return Attempt::Over,
-        Kind::Waiting => {
+    let region = match record.need(futex::now) {
+        Need::Nothing => return Attempt::Over,
+        Need::Wake => {
             futex::wake(record.attention_word());
             return Attempt::Over;
         }
-        // To look where a thread is blocked whose signal has not arrived would take the processor's time from it.
-        Kind::Window | Kind::Foreign if record.attention().has(Attention::NUDGE) && attempt < SURELY_LOST => {
-            if attempt >= ON_ITS_WAY {
-                in_region(id, region, again);
-            }
+        Need::Later(end) => {
+            return Attempt::Again(Duration::from_nanos(end.saturating_sub(futex::now())));
         }
-        Kind::Window => in_region(id, region, again),
-        Kind::Foreign => {
-            watch.see(id, record, region);
-            if watch.owes_hook() {
-                run_hook_in(id, region, watch);
-                return Attempt::Again(DOZE);
-            }
-            forced = break_call(id, record, region, watch);
+        Need::Break(region) => region,
+    };
+    let hook_is_due = region.has(Region::HOOK) && (attempt > 0 || !region.has(Region::FAIL));
+    let mut forced = false;
+    // To look where a thread is blocked whose signal has not arrived would take the processor's time from it.
+    if record.attention().has(Attention::NUDGE) && attempt < SURELY_LOST {
+        if attempt >= ON_ITS_WAY {
+            in_region(id, region, again);
         }
+    } else if region.kind() == Kind::Window {
+        in_region(id, region, again);
+    } else {
+        watch.see(id, record, region);
+        if watch.owes_hook() {
+            run_hook_in(id, region, watch);
+            return Attempt::Again(DOZE);
+        }
+        forced = break_call(id, record, region, watch);
     }
     // Once in a burst.
     if hook_is_due && (!forced || watch.glances == 0) {

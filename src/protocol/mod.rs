@@ -42,6 +42,7 @@ pub(crate) mod registry;
 pub(crate) mod scope;
 mod scope_table;
 pub(crate) mod slot;
+pub(crate) mod wait;
 pub(crate) mod word;
 
 #[cfg(all(test, not(loom)))]

@@ -10,13 +10,14 @@
 //! | --- | --- | --- |
 //! | `enter`'s frame store Release | `Record::frame` Acquire | a looker that sees the outer region's word may get the inner region's frame, and finds it complete |
 //! | unpin Release | `leave`'s attention load Acquire | what a looker or a hook did under a pin that is gone by now is done |
+//! | `Record::notify` Release | `consume`, `take_notice` Acquire | who set the bit has done what it tells of |
 //! | `set_mask`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
 
 use super::entry::Entry;
 use super::record::{Fences, Record};
 use super::scope_table::ScopeTable;
 use super::slot::{Queue, Slot};
-use super::word::{Attention, Kind, Level, Region};
+use super::word::{Attention, Gate, Kind, Level, Moment, Region};
 use crate::sync_shim::{Ordering, fence, light_fence, lock};
 
 /// What leaving a region asks of the owner.
@@ -203,10 +204,31 @@ impl Owner {
         self.record.shield_until.store(until, Ordering::Relaxed);
     }
 
+    /// Whether an exception may come out at this moment.
+    #[inline]
+    pub(crate) fn gate(self, moment: Moment, now: impl FnOnce() -> u64) -> Gate {
+        self.region().gate(moment, self.record.shield_until(), now)
+    }
+
     /// Clears `bit` and tells whether it was set.
     pub(crate) fn consume(self, bit: u64) -> bool {
         self.record.attention().has(bit)
             && Attention(self.record.attention.fetch_and(!bit, Ordering::Acquire)).has(bit)
+    }
+
+    /// Clears `NOTIFIED`, and returns the word as it is without it.
+    #[inline]
+    pub(super) fn take_notice(self) -> Attention {
+        let word = self.record.attention();
+        if !word.has(Attention::NOTIFIED) {
+            return word;
+        }
+        // Pairs with `Record::notify`.
+        let before = self
+            .record
+            .attention
+            .fetch_and(!Attention::NOTIFIED, Ordering::Acquire);
+        Attention(before & !Attention::NOTIFIED)
     }
 
     /// Step (b): the first deliverable entry.

@@ -51,7 +51,7 @@ pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
 use super::scope_table::ScopeTable;
 use super::slot::{Displaced, Policy, Queue, Slot};
-use super::word::{Attention, Kind, Level, Region, Sender};
+use super::word::{Attention, Gate, Kind, Level, Moment, Region, Sender};
 use crate::sync_shim::{
     AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
     const_constructor, load_after_rmw, lock,
@@ -121,6 +121,20 @@ pub(crate) enum Duty<'a> {
     Verify,
     /// Shielded and blocked: tell the driver, who nudges when the shield expires.
     Later,
+}
+
+/// What a thread needs of a looker.
+#[must_use = "the target may sleep until it is done"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It meets the attention word by itself, or nothing can be delivered to it.
+    Nothing,
+    /// A wake of the futex.
+    Wake,
+    /// A look when its shield ends: it is blocked.
+    Later(u64),
+    /// To be got out of this region, by a signal or more.
+    Break(Region),
 }
 
 impl Record {
@@ -422,6 +436,21 @@ impl Record {
                     None => Duty::Nothing,
                 }
             }
+        }
+    }
+
+    /// Step (4) again, for the driver with a note: behind `delist` and a heavy fence.
+    pub(crate) fn need(&self, now: impl FnOnce() -> u64) -> Need {
+        if !self.attention().calls() {
+            return Need::Nothing;
+        }
+        let region = self.region();
+        let gate = region.gate(Moment::Blocking, self.shield_until(), now);
+        match (gate, region.kind()) {
+            (Gate::Shut, _) | (_, Kind::Running) => Need::Nothing,
+            (Gate::OpensAt(end), _) => Need::Later(end),
+            (Gate::Open, Kind::Waiting) => Need::Wake,
+            (Gate::Open, Kind::Window | Kind::Foreign) => Need::Break(region),
         }
     }
 

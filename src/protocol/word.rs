@@ -14,6 +14,8 @@
 //!
 //! The low half of the attention word is the futex word of every wait in this crate.
 
+use super::deadline::NEVER;
+
 /// A copy of an attention word: what raisers have told this thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attention(pub(crate) u64);
@@ -162,6 +164,23 @@ pub(crate) enum Level {
     Uninterruptible,
 }
 
+/// Whether the thread has come to a point where it would really block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Running,
+    Blocking,
+}
+
+/// Whether the masks and the shield in force let an exception out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// A shield holds until then; nothing else does.
+    OpensAt(u64),
+    /// Until the owner changes its mask.
+    Shut,
+}
+
 /// A copy of a region word: what the owner has told its raisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Region(pub(crate) u64);
@@ -211,6 +230,27 @@ impl Region {
         Self(self.0 & !(Self::KIND | Self::LADDER) | kind as u64 | ladder)
     }
 
+    /// Whether an exception may come out at this moment. The clock is read at most once, and under a shield only.
+    #[inline]
+    pub(crate) fn gate(self, moment: Moment, shield_until: u64, now: impl FnOnce() -> u64) -> Gate {
+        let masked = match self.level() {
+            Level::Unmasked => false,
+            Level::Masked => moment == Moment::Running,
+            Level::Uninterruptible => true,
+        };
+        if masked {
+            Gate::Shut
+        } else if !self.has(Self::SHIELDED) {
+            Gate::Open
+        } else if shield_until == NEVER {
+            Gate::Shut
+        } else if now() < shield_until {
+            Gate::OpensAt(shield_until)
+        } else {
+            Gate::Open
+        }
+    }
+
     /// The same region without these rungs.
     pub(crate) const fn without(self, rungs: u64) -> Self {
         Self(self.0 & !rungs)
@@ -253,6 +293,32 @@ mod tests {
         let inner = outer.entered(Kind::Window, 0);
         let seen = (inner.kind(), inner.level(), inner.0 & Region::LADDER);
         assert_eq!(seen, (Kind::Window, Level::Masked, 0));
+    }
+
+    #[test]
+    fn masks_shut_the_gate_and_a_shield_does_until_its_end() {
+        let (blocking, running) = (Moment::Blocking, Moment::Running);
+        for (level, moment, shut) in [
+            (Level::Unmasked, running, false),
+            (Level::Unmasked, blocking, false),
+            (Level::Masked, running, true),
+            (Level::Masked, blocking, false),
+            (Level::Uninterruptible, running, true),
+            (Level::Uninterruptible, blocking, true),
+        ] {
+            let bare = Region::IDLE.with_mask(level, false);
+            let shielded = Region::IDLE.with_mask(level, true);
+            let expected = |gate| if shut { Gate::Shut } else { gate };
+            assert_eq!(bare.gate(moment, 9, || unreachable!()), expected(Gate::Open));
+            for (now, gate) in [(8, Gate::OpensAt(9)), (9, Gate::Open), (10, Gate::Open)] {
+                assert_eq!(
+                    shielded.gate(moment, 9, || now),
+                    expected(gate),
+                    "{level:?} {moment:?} {now}"
+                );
+            }
+            assert_eq!(shielded.gate(moment, NEVER, || 8), Gate::Shut);
+        }
     }
 
     #[test]

@@ -20,7 +20,9 @@ use crate::stage::{Counted, Futex, model, release, settle, take_and_catch};
 /// The exception for a whole tree, as `Spreadable::raisable` makes it.
 fn spread_entry() -> Entry {
     Entry {
-        payload: Payload::Spread(std::sync::Arc::new(|| Box::new(Counted(std::sync::Arc::default())))),
+        payload: Payload::Spread(std::sync::Arc::new(|| {
+            Box::new(Counted(std::sync::Arc::default()))
+        })),
         origin: Origin {
             kind: TypeId::of::<Counted>(),
             type_name: "Counted",
@@ -141,6 +143,10 @@ fn an_orphan_is_reached_by_its_grandparent() {
         end(&registry, parent, Owner::of(between), &futex);
         raiser.join().unwrap();
         assert_eq!(leave(record), 1);
-        assert_eq!(leave(child), usize::from(!met), "an orphan has what its parent had not met");
+        assert_eq!(
+            leave(child),
+            usize::from(!met),
+            "an orphan has what its parent had not met"
+        );
     });
 }

@@ -37,3 +37,4 @@ mod reserve;
 mod scopes;
 mod stage;
 mod take_revoke;
+mod waits;

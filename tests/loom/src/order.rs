@@ -15,11 +15,7 @@ fn instruction(all: u64) -> Instruction {
         args: [all; 6],
         sp: all,
         pc: all,
-        act: if all == 1 {
-            Act::Replace(1)
-        } else {
-            Act::Abandon
-        },
+        act: if all == 1 { Act::Replace(1) } else { Act::Abandon },
     }
 }
 
@@ -46,7 +42,10 @@ fn a_claimed_order_is_whole() {
         let _armed = order.arm(&instruction(2));
         let withdrawn = order.withdraw();
         handler.join().unwrap();
-        assert!(!withdrawn || order.claim().is_none(), "withdrawn, and yet it waits");
+        assert!(
+            !withdrawn || order.claim().is_none(),
+            "withdrawn, and yet it waits"
+        );
         assert!(order.withdraw() && order.claim().is_none());
     });
 }

@@ -49,7 +49,10 @@ fn enter_framed(owner: Owner, frame: &Frame, fences: Fences) -> Entered {
 
 /// As `Inside::drop` does; then the frame is gone.
 fn leave_framed(owner: Owner, entered: Entered, frame: &Frame, fences: Fences, futex: &Futex) {
-    if let AfterLeave::Owes { await_looks: true, .. } = owner.leave(&entered, fences) {
+    if let AfterLeave::Owes {
+        await_looks: true, ..
+    } = owner.leave(&entered, fences)
+    {
         while let Some(word) = owner.await_looks() {
             Membarrier::owner_blocks();
             futex.wait(owner.record().attention_word(), word.futex());

@@ -1,6 +1,7 @@
 //! Raise versus entering a region: an owner never stays blocked with an exception pending and nobody at work on it.
 //!
-//! Owns: the models of invariant 1 of `protocol::record`, for waits, windows and foreign calls, and their toothed twins.
+//! Owns: the models of invariant 1 of `protocol::record`, for windows and foreign calls, and their toothed twins. Leaves the waits to
+//! [`super::waits`].
 //! In each an owner blocks in what only a wake or a nudge ends; a lost wake-up is a deadlock, which loom reports.
 //!
 //! **Signal context:** no.
@@ -10,86 +11,10 @@ use std::ptr::null_mut;
 use loom::sync::Arc;
 use loom::thread;
 
-use crate::protocol::record::{AfterLeave, Duty, Fences, Owner, Record};
+use crate::protocol::record::{AfterLeave, Duty, Fences, Need, Owner, Record};
 use crate::protocol::word::{Attention, Kind, Level, Region};
 use crate::stage::{Bell, Futex, Membarrier, Raised, model, raise, record, release, take_and_catch};
 use crate::sync_shim::in_models::LIGHT_FENCE;
-
-/// As `region::wait_until` does.
-fn wait_until_raised(owner: Owner, futex: &Futex) {
-    let record = owner.record();
-    let entered = owner.enter(Kind::Waiting, 0, null_mut(), Fences::Full);
-    loop {
-        owner.consume(Attention::NOTIFIED);
-        let attention = record.attention();
-        if record.attention().calls() {
-            break;
-        }
-        futex.wait(record.attention_word(), attention.futex());
-    }
-    let _no_pins = owner.leave(&entered, Fences::Full);
-}
-
-#[test]
-fn a_wait_is_woken_or_sees_the_raise() {
-    model(None, || {
-        let (record, futex, raised) = (record(), Arc::new(Futex::default()), Raised::new());
-        let owner = thread::spawn({
-            let futex = futex.clone();
-            move || {
-                let owner = Owner::of(record);
-                wait_until_raised(owner, &futex);
-                assert!(take_and_catch(owner));
-            }
-        });
-        match raise(record, &raised, Fences::Full) {
-            Duty::Wake => futex.wake(),
-            Duty::Nothing => {}
-            _ => panic!("no nudge for a wait"),
-        }
-        owner.join().unwrap();
-        assert_eq!(raised.drops(), 1);
-    });
-}
-
-/// A waiter that tests its condition misses no notice, whether or not a raise comes at the same time.
-#[test]
-fn a_notice_and_a_raise_never_hide_each_other() {
-    // Three threads: bounded.
-    model(Some(3), || {
-        let (record, futex, raised) = (record(), Arc::new(Futex::default()), Raised::new());
-        let owner = thread::spawn({
-            let futex = futex.clone();
-            move || {
-                let owner = Owner::of(record);
-                let entered = owner.enter(Kind::Waiting, 0, null_mut(), Fences::Full);
-                let (mut told, mut delivered) = (false, false);
-                while !(told && delivered) {
-                    told |= owner.consume(Attention::UNPARKED);
-                    let attention = record.attention();
-                    if attention.calls() {
-                        delivered |= take_and_catch(owner);
-                    } else if !(attention.has(Attention::UNPARKED) || told && delivered) {
-                        futex.wait(record.attention_word(), attention.futex());
-                    }
-                }
-                let _no_pins = owner.leave(&entered, Fences::Full);
-            }
-        });
-        let unparker = thread::spawn({
-            let futex = futex.clone();
-            move || {
-                record.notify(Attention::UNPARKED);
-                futex.wake();
-            }
-        });
-        if let Duty::Wake = raise(record, &raised, Fences::Full) {
-            futex.wake();
-        }
-        unparker.join().unwrap();
-        owner.join().unwrap();
-    });
-}
 
 /// The window: a nudge counts from the stub's own check on. One that came before is lost, but then the check sees the word.
 #[test]
@@ -173,9 +98,8 @@ fn a_foreign_call_is_nudged_or_sees_the_raise() {
 
 /// The driver's look, once behind its barrier.
 fn look(record: &Record, bell: &Bell) {
-    let region = record.region();
-    if record.attention().calls() && region.kind() == Kind::Foreign && region.level() < Level::Uninterruptible
-    {
+    if let Need::Break(region) = record.need(|| 0) {
+        assert_eq!(region.kind(), Kind::Foreign);
         bell.nudge();
     }
 }

@@ -44,19 +44,55 @@ pub fn record() -> &'static Record {
     record
 }
 
-/// A futex on a word: sleeps only while the word has the expected value, and compares under the lock that a wake takes.
+/// A futex on a word: sleeps only while the word has the expected value, and compares under the lock that a wake takes. Under
+/// it is the clock as well, which stands still until a model moves it.
 #[derive(Default)]
 pub struct Futex {
-    sleepers: Mutex<()>,
+    sleepers: Mutex<Sleepers>,
     woken: Condvar,
+}
+
+#[derive(Default)]
+struct Sleepers {
+    now: u64,
+    for_good: bool,
 }
 
 impl Futex {
     pub fn wait(&self, word: &AtomicU64, expected: u32) {
+        self.wait_until(word, expected, None);
+    }
+
+    pub fn wait_until(&self, word: &AtomicU64, expected: u32, deadline: Option<u64>) {
         let sleepers = self.sleepers.lock().unwrap();
-        if word.load(Ordering::Relaxed) as u32 == expected {
+        let over = deadline.is_some_and(|at| sleepers.now >= at);
+        if !over && word.load(Ordering::Relaxed) as u32 == expected {
             drop(self.woken.wait(sleepers).unwrap());
         }
+    }
+
+    /// [`Futex::wait_until`] as the owner's last step, for a model that must find it asleep.
+    pub fn wait_for_good(&self, word: &AtomicU64, expected: u32, deadline: Option<u64>) {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        let wakes_by_itself = deadline.is_some();
+        sleepers.for_good = !wakes_by_itself && word.load(Ordering::Relaxed) as u32 == expected;
+    }
+
+    /// At the end, when all threads are joined: who sleeps has been woken.
+    #[track_caller]
+    pub fn assert_nobody_is_left_asleep(&self) {
+        let left = self.sleepers.lock().unwrap().for_good;
+        assert!(!left, "asleep, and nobody is coming");
+    }
+
+    pub fn now(&self) -> u64 {
+        self.sleepers.lock().unwrap().now
+    }
+
+    /// Time passes.
+    pub fn pass(&self, to: u64) {
+        self.sleepers.lock().unwrap().now = to;
+        self.woken.notify_all();
     }
 
     pub fn wait_on(&self, word: &AtomicU32, expected: u32) {
@@ -67,7 +103,7 @@ impl Futex {
     }
 
     pub fn wake(&self) {
-        let _sleepers = self.sleepers.lock().unwrap();
+        self.sleepers.lock().unwrap().for_good = false;
         self.woken.notify_all();
     }
 }

@@ -171,17 +171,18 @@ impl Driver {
     }
 
     fn climb(&self, reach: &Reach, record: &'static Record) -> bool {
-        let region = record.region();
-        if !record.attention().calls() || region.level() == Level::Uninterruptible {
-            return false;
-        }
-        match region.kind() {
-            Kind::Running => false,
-            Kind::Waiting => {
+        match record.need(|| self.now()) {
+            Need::Nothing => false,
+            Need::Wake => {
                 reach.kernel.wake();
                 false
             }
-            Kind::Window | Kind::Foreign => {
+            // Looked at again until the clock has got there.
+            Need::Later(end) => {
+                self.visit_at(reach, end);
+                true
+            }
+            Need::Break(region) => {
                 if let Some(look) = self.registry.look(reach.id) {
                     let there = look.record().attention().calls() && look.record().region() == region;
                     if there {
