@@ -190,6 +190,13 @@ pub(crate) fn deliverable(owner: Owner, moment: Moment) -> bool {
 /// Takes the first exception, if it may be delivered now.
 #[track_caller]
 pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
+    take_by(owner, moment, 0)
+}
+
+/// As [`take`], where this rung at least has got the thread here.
+#[inline]
+#[track_caller]
+pub(crate) fn take_by(owner: Owner, moment: Moment, rung: u32) -> Option<Raised> {
     if !deliverable(owner, moment) {
         return None;
     }
@@ -197,23 +204,23 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
         && let Some(entry) = owner.take_pending()
     {
         current::await_nudge(owner);
-        return Some(deliver(owner, entry));
+        return Some(deliver(owner, entry, rung));
     }
     if owner.record().attention().has(Attention::STOPPED) {
-        let rung = owner.record().take_rung();
+        let rung = owner.record().take_rung().max(rung);
         return Some(Raised::at(Stop, Location::caller()).having_taken(rung));
     }
     if owner.record().attention().has(Attention::SCOPE) {
-        return scope::take_call(owner);
+        return scope::take_call(owner, rung);
     }
     None
 }
 
 /// `entry` has been taken by the calling thread: it has its exception from now on.
-pub(crate) fn deliver(owner: Owner, mut entry: Entry) -> Raised {
+pub(crate) fn deliver(owner: Owner, mut entry: Entry, rung: u32) -> Raised {
     wake_receipt(&entry.receipt, entry.receipt.advance(ReceiptState::Delivered));
     note_delivered(&entry.receipt);
-    entry.rung = owner.record().take_rung();
+    entry.rung = owner.record().take_rung().max(rung);
     crate::trace::delivered(&entry.receipt, Rung::noted(entry.rung));
     Raised::deliver(entry)
 }

@@ -384,7 +384,7 @@ fn unwound<T>(payload: Box<dyn Any + Send>, delivered: &[ReceiptRef]) -> Result<
 
 /// The exception of the outermost cancelled scope, if there is one.
 #[cold]
-pub(crate) fn take_call(owner: Owner) -> Option<Raised> {
+pub(crate) fn take_call(owner: Owner, rung: u32) -> Option<Raised> {
     let origin = Origin::of::<Cancelled>(Location::caller());
     let mut entry = Entry::new(Contents::new(Payload::Taken, origin, false, None));
     let (why, at) = match owner.take_scope_call(&entry.receipt) {
@@ -406,5 +406,5 @@ pub(crate) fn take_call(owner: Owner) -> Option<Raised> {
     if let Some(id) = ThreadId::current() {
         trace::raise(id, &entry.receipt, entry.origin.type_name);
     }
-    Some(deliver(owner, entry))
+    Some(deliver(owner, entry, rung))
 }

@@ -244,8 +244,13 @@ impl Record {
     }
 
     /// The strongest rung that has acted since the last delivery; starts anew.
-    #[cold]
+    #[inline]
     pub(crate) fn take_rung(&self) -> u32 {
+        if self.rung() == 0 { 0 } else { self.reset_rung() }
+    }
+
+    #[cold]
+    fn reset_rung(&self) -> u32 {
         self.rung.swap(0, Ordering::Relaxed)
     }
 
