@@ -4,12 +4,11 @@
 //!
 //! **Signal context:** no.
 
-use std::any::TypeId;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::protocol::entry::Payload;
+use crate::protocol::entry::{Kind, Payload};
 
 /// Anything that can be raised in another thread: every error that may be sent there.
 pub trait Exception: Error + Send + 'static {}
@@ -18,8 +17,7 @@ impl<E: Error + Send + 'static> Exception for E {}
 /// An exception's type. The type travels and the value is made in the target, as in CPython.
 #[derive(Clone, Copy)]
 pub struct ExcType {
-    kind: TypeId,
-    name: &'static str,
+    kind: &'static Kind,
     make: fn() -> Box<dyn Error + Send>,
 }
 
@@ -32,21 +30,20 @@ impl ExcType {
     /// ```
     pub fn of<E: Exception + Default>() -> Self {
         Self {
-            kind: TypeId::of::<E>(),
-            name: std::any::type_name::<E>(),
+            kind: Kind::of::<E>(),
             make: || Box::new(E::default()),
         }
     }
 
     /// The type's full name.
     pub fn name(&self) -> &'static str {
-        self.name
+        self.kind.name()
     }
 }
 
 impl PartialEq for ExcType {
     fn eq(&self, other: &Self) -> bool {
-        self.kind == other.kind
+        self.kind.is(other.kind)
     }
 }
 
@@ -54,32 +51,31 @@ impl Eq for ExcType {}
 
 impl std::hash::Hash for ExcType {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.kind.hash(state);
+        self.kind.id().hash(state);
     }
 }
 
 impl fmt::Debug for ExcType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ExcType({})", self.name)
+        write!(f, "ExcType({})", self.name())
     }
 }
 
 impl fmt::Display for ExcType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        f.write_str(self.name())
     }
 }
 
 /// An exception ready for the slot. Made by [`IntoException`].
 pub struct Raisable {
     pub(crate) payload: Payload,
-    pub(crate) kind: TypeId,
-    pub(crate) type_name: &'static str,
+    pub(crate) kind: &'static Kind,
 }
 
 impl fmt::Debug for Raisable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Raisable({})", self.type_name)
+        write!(f, "Raisable({})", self.kind.name())
     }
 }
 
@@ -90,11 +86,11 @@ pub trait IntoException {
 }
 
 impl IntoException for ExcType {
+    #[inline]
     fn into_exception(self) -> Raisable {
         Raisable {
             payload: Payload::Make(self.make),
             kind: self.kind,
-            type_name: self.name,
         }
     }
 }
@@ -103,8 +99,7 @@ impl<E: Exception> IntoException for E {
     fn into_exception(self) -> Raisable {
         Raisable {
             payload: Payload::Value(Box::new(self)),
-            kind: TypeId::of::<E>(),
-            type_name: std::any::type_name::<E>(),
+            kind: Kind::of::<E>(),
         }
     }
 }
@@ -129,13 +124,12 @@ pub trait Broadcast: IntoException {
 #[derive(Clone)]
 pub struct Spreadable {
     make: Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>,
-    kind: TypeId,
-    type_name: &'static str,
+    kind: &'static Kind,
 }
 
 impl fmt::Debug for Spreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Spreadable({})", self.type_name)
+        write!(f, "Spreadable({})", self.kind.name())
     }
 }
 
@@ -145,7 +139,6 @@ impl Spreadable {
         Raisable {
             payload: Payload::Spread(Arc::clone(&self.make)),
             kind: self.kind,
-            type_name: self.type_name,
         }
     }
 }
@@ -155,7 +148,6 @@ impl Broadcast for ExcType {
         Spreadable {
             make: Arc::new(self.make),
             kind: self.kind,
-            type_name: self.name,
         }
     }
 }
@@ -169,8 +161,7 @@ impl<E: Exception + Clone> Broadcast for E {
                 let original = original.lock().unwrap_or_else(PoisonError::into_inner);
                 Box::new(original.clone())
             }),
-            kind: TypeId::of::<E>(),
-            type_name: std::any::type_name::<E>(),
+            kind: Kind::of::<E>(),
         }
     }
 }

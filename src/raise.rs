@@ -22,7 +22,7 @@ use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
-use crate::protocol::slot::{Displaced, Policy};
+use crate::protocol::slot::{Policy, Queue};
 use crate::os::OsTid;
 use crate::receipt::{Receipt, settle, settle_one};
 use crate::runtime;
@@ -219,9 +219,9 @@ impl<E: IntoException> Raise<E> {
     pub fn to_scope(self, scope: &ScopeHandle) -> Result<Receipt, RaiseError> {
         let policy = self.policy();
         let exception = self.exception.into_exception();
-        let name = exception.type_name;
+        let kind = exception.kind;
         raise_in_scope(scope, exception, policy, self.at)
-            .ok_or_else(|| crate::trace::refused(name, RaiseError::ScopeNotOpen))
+            .ok_or_else(|| crate::trace::refused(kind, RaiseError::ScopeNotOpen))
     }
 
     /// Raises in exactly one thread, or in none.
@@ -241,15 +241,17 @@ fn raise_in_one(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Receipt, RaiseError> {
-    let name = exception.type_name;
+    let kind = exception.kind;
     let Some(one) = target.single() else {
         return raise_in_the_one(target, exception, policy, at);
     };
     // One match or none: nothing to reserve.
-    if let Some(Ok(receipt)) = one.map(|id| raise_by_id(id, exception, policy, at)) {
+    if let Some(id) = one
+        && let Ok(receipt) = raise_by_id(id, exception, policy, at)
+    {
         return Ok(receipt);
     }
-    Err(crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }))
+    Err(crate::trace::refused(kind, RaiseError::NoSuchThread { asked: target }))
 }
 
 /// In the only match of a target that may have many.
@@ -260,7 +262,7 @@ fn raise_in_the_one(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Receipt, RaiseError> {
-    let name = exception.type_name;
+    let kind = exception.kind;
     let reserved = target.reserve();
     let matched = reserved.len();
     let posted = match (matched, reserved.first()) {
@@ -276,7 +278,7 @@ fn raise_in_the_one(
     // Only now: destructors may wait for the target, and the target for the pins.
     posted
         .map(Posted::settle)
-        .map_err(|error| crate::trace::refused(name, error))
+        .map_err(|error| crate::trace::refused(kind, error))
 }
 
 /// `None` if the scope is not open; the exception has been dropped.
@@ -315,7 +317,7 @@ pub(crate) struct Posted {
     receipt: Receipt,
     /// Whether it got into the slot.
     accepted: bool,
-    aside: Displaced,
+    aside: Queue,
     record: &'static Record,
 }
 
@@ -328,10 +330,10 @@ impl Posted {
         } else {
             ReceiptState::TargetEnded
         };
-        match self.aside {
-            Displaced::Nothing => {}
-            Displaced::One(entry) => self.record.spare.keep_entry(settle_one(entry, outcome)),
-            Displaced::All(entries) => settle(entries, outcome),
+        match self.aside.single() {
+            Ok(entry) => self.record.spare.keep_entry(settle_one(entry, outcome)),
+            Err(others) if others.is_empty() => {}
+            Err(others) => settle(others, outcome),
         }
         self.receipt
     }
@@ -402,16 +404,15 @@ fn push_inline(
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
     let origin = Origin {
         kind: exception.kind,
-        type_name: exception.type_name,
         raised_by: ThreadId::current(),
         raised_at: at,
     };
     let contents = Contents::new(exception.payload, origin, policy == Policy::Queue, scope);
     let (entry, receipt) = record.spare.entry_with_receipt(contents);
-    crate::trace::raise(id, &receipt, origin.type_name);
+    crate::trace::raise(id, &receipt, origin.kind);
     let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, fences_to(record)) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
-        AfterPush::Ended(entry) => (false, Displaced::One(entry), Duty::Nothing),
+        AfterPush::Ended(entry) => (false, Queue::of(entry), Duty::Nothing),
         AfterPush::Gone(_) => {
             crate::trace::forget(&receipt);
             return Err(Gone);

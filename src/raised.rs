@@ -123,7 +123,7 @@ impl Raised {
 
     /// The exception's type name.
     pub fn type_name(&self) -> &'static str {
-        self.entry.origin.type_name
+        self.entry.origin.kind.name()
     }
 
     /// The thread that raised it, if that one was attached.
@@ -230,7 +230,7 @@ impl fmt::Display for Raised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.with_value(|value| match value {
             Some(value) => write!(f, "{value}"),
-            None => f.write_str(self.entry.origin.type_name),
+            None => f.write_str(self.entry.origin.kind.name()),
         })?;
         match self.entry.origin.raised_by {
             Some(id) => write!(f, " (raised by thread {id} at {})", self.entry.origin.raised_at),

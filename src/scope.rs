@@ -404,7 +404,7 @@ pub(crate) fn take_call(owner: Owner, rung: u32) -> Option<Raised> {
         Why::TimedOut => (Payload::Value(Box::new(TimedOut)), Origin::of::<TimedOut>(at)),
     };
     if let Some(id) = ThreadId::current() {
-        trace::raise(id, &entry.receipt, entry.origin.type_name);
+        trace::raise(id, &entry.receipt, entry.origin.kind);
     }
     Some(deliver(owner, entry, rung))
 }

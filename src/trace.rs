@@ -50,13 +50,13 @@ pub(crate) mod region {
 #[cfg(not(feature = "tracing"))]
 mod off {
     use crate::error::RaiseError;
-    use crate::protocol::entry::ReceiptRef;
+    use crate::protocol::entry::{Kind, ReceiptRef};
     use crate::protocol::receipt::ReceiptCell;
     use crate::protocol::registry::ThreadId;
     use crate::rung::Rung;
 
     #[inline(always)]
-    pub(crate) fn raise(_id: ThreadId, _receipt: &ReceiptRef, _exception: &'static str) {}
+    pub(crate) fn raise(_id: ThreadId, _receipt: &ReceiptRef, _exception: &'static Kind) {}
 
     #[inline(always)]
     pub(crate) fn forget(_receipt: &ReceiptCell) {}
@@ -65,7 +65,7 @@ mod off {
     pub(crate) fn too_late(_id: ThreadId, _receipt: &ReceiptCell) {}
 
     #[inline(always)]
-    pub(crate) fn refused(_exception: &'static str, error: RaiseError) -> RaiseError {
+    pub(crate) fn refused(_exception: &'static Kind, error: RaiseError) -> RaiseError {
         error
     }
 
@@ -92,7 +92,7 @@ mod on {
     use crate::error::RaiseError;
     use crate::foreign::frame;
     use crate::platform::{membarrier, nudge, spot};
-    use crate::protocol::entry::ReceiptRef;
+    use crate::protocol::entry::{Kind, ReceiptRef};
     use crate::protocol::receipt::{ReceiptCell, ReceiptState};
     use crate::protocol::registry::ThreadId;
     use crate::rung::{Refusal, Rung};
@@ -170,9 +170,9 @@ mod on {
         started.then_some(notes)
     }
 
-    pub(crate) fn raise(id: ThreadId, receipt: &ReceiptRef, exception: &'static str) {
+    pub(crate) fn raise(id: ThreadId, receipt: &ReceiptRef, exception: &'static Kind) {
         if wanted() {
-            leave(What::Raise(receipt.clone(), id, exception));
+            leave(What::Raise(receipt.clone(), id, exception.name()));
         }
     }
 
@@ -190,9 +190,9 @@ mod on {
         }
     }
 
-    pub(crate) fn refused(exception: &'static str, error: RaiseError) -> RaiseError {
+    pub(crate) fn refused(exception: &'static Kind, error: RaiseError) -> RaiseError {
         if wanted() {
-            leave(What::Refused(exception, error.to_string()));
+            leave(What::Refused(exception.name(), error.to_string()));
         }
         error
     }

@@ -82,12 +82,42 @@ impl Payload {
     }
 }
 
+/// An exception's type.
+pub(crate) struct Kind {
+    id: TypeId,
+    name: fn() -> &'static str,
+}
+
+impl Kind {
+    pub(crate) const fn of<E: 'static>() -> &'static Self {
+        const {
+            &Self {
+                id: TypeId::of::<E>(),
+                name: std::any::type_name::<E>,
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> TypeId {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        (self.name)()
+    }
+
+    /// One type may have many of these, in many units of code.
+    #[inline]
+    pub(crate) fn is(&'static self, other: &'static Self) -> bool {
+        std::ptr::eq(self, other) || self.id == other.id
+    }
+}
+
 /// What is known of a raise beside the exception itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
     /// The exception's type, by which a later raise supersedes an earlier one.
-    pub(crate) kind: TypeId,
-    pub(crate) type_name: &'static str,
+    pub(crate) kind: &'static Kind,
     pub(crate) raised_by: Option<ThreadId>,
     pub(crate) raised_at: &'static Location<'static>,
 }
@@ -96,8 +126,7 @@ impl Origin {
     /// Of an `E` that nobody has raised from another thread.
     pub(crate) fn of<E: 'static>(at: &'static Location<'static>) -> Self {
         Self {
-            kind: TypeId::of::<E>(),
-            type_name: std::any::type_name::<E>(),
+            kind: Kind::of::<E>(),
             raised_by: None,
             raised_at: at,
         }

@@ -50,7 +50,7 @@ use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
 use super::scope_table::ScopeTable;
-use super::slot::{Displaced, Policy, Queue, Slot};
+use super::slot::{Policy, Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region, Sender};
 use crate::sync_shim::{
     AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
@@ -94,7 +94,7 @@ pub(crate) struct Record {
 #[must_use = "the target may sleep until the duty is done"]
 pub(crate) enum AfterPush<'a> {
     Accepted {
-        displaced: Displaced,
+        displaced: Queue,
         duty: Duty<'a>,
     },
     /// The target is past its last safepoint, or the scope is not open: settle the entry as `TargetEnded`.
@@ -358,7 +358,7 @@ impl Record {
         for entry in inherited {
             // Distinct types, or queued: in a slot that was empty nothing is displaced.
             let displaced = slot.push(entry, Policy::Queue);
-            debug_assert!(matches!(displaced, Displaced::Nothing));
+            debug_assert!(displaced.is_empty());
             self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
         }
     }

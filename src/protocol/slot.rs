@@ -34,32 +34,8 @@ impl Policy {
     }
 }
 
-/// What a push has put out of the slot.
-#[must_use = "displaced entries must be settled"]
-pub(crate) enum Displaced {
-    Nothing,
-    One(Entry),
-    All(Queue),
-}
-
-impl IntoIterator for Displaced {
-    type Item = Entry;
-    type IntoIter = <Queue as IntoIterator>::IntoIter;
-
-    fn into_iter(self) -> Self::IntoIter {
-        let queue = match self {
-            Self::Nothing => Queue::new(),
-            Self::One(entry) => Queue {
-                first: Some(entry),
-                rest: None,
-            },
-            Self::All(entries) => entries,
-        };
-        queue.into_iter()
-    }
-}
-
-/// Entries in their order. Most queues are of one: the first is in place, and only those behind it allocate room.
+/// Entries in their order: those in a slot, or what has left it at once. Most queues are of one: the first is in place, and only those behind it allocate room.
+#[must_use = "what has left a slot must be settled"]
 pub(crate) struct Queue {
     /// `None` if the queue is empty, and then `rest` is empty too.
     first: Option<Entry>,
@@ -76,8 +52,28 @@ impl Queue {
     }
 
     #[inline]
+    pub(crate) const fn of(entry: Entry) -> Self {
+        Self {
+            first: Some(entry),
+            rest: None,
+        }
+    }
+
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// The only one, or the queue again if it is not of one.
+    #[inline]
+    pub(crate) fn single(self) -> Result<Entry, Self> {
+        match self {
+            Self {
+                first: Some(only),
+                rest: None,
+            } => Ok(only),
+            queue => Err(queue),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -109,10 +105,11 @@ impl Queue {
     /// The entry that a raise of this one supersedes.
     #[inline]
     fn twin(&mut self, of: &Entry) -> Option<&mut Entry> {
-        let is = |e: &Entry| !e.queued && e.origin.kind == of.origin.kind && e.scope == of.scope;
-        match &mut self.first {
-            Some(first) if is(first) => Some(first),
-            _ => self.rest.iter_mut().flat_map(|rest| rest.iter_mut()).find(|entry| is(entry)),
+        let is = |e: &Entry| !e.queued && e.origin.kind.is(of.origin.kind) && e.scope == of.scope;
+        match (&mut self.first, &mut self.rest) {
+            (Some(first), _) if is(first) => Some(first),
+            (_, Some(rest)) => rest.iter_mut().find(|entry| is(entry)),
+            (_, None) => None,
         }
     }
 
@@ -196,25 +193,25 @@ impl Slot {
     }
 
     /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
-    #[inline]
-    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Displaced {
+    #[inline(always)]
+    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Queue {
         self.pushes = self.pushes.wrapping_add(1);
         match policy {
             Policy::Replace => {
                 let displaced = self.drain();
                 self.queue.push_back(entry);
-                return Displaced::All(displaced);
+                return displaced;
             }
             Policy::Supersede => {
                 if let Some(place) = self.queue.twin(&entry) {
                     std::mem::swap(place, &mut entry);
-                    return Displaced::One(entry);
+                    return Queue::of(entry);
                 }
             }
             Policy::Queue => {}
         }
         self.queue.push_back(entry);
-        Displaced::Nothing
+        Queue::new()
     }
 
     #[inline]

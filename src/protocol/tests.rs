@@ -6,13 +6,12 @@
 //! **Signal context:** no.
 
 use core::time::Duration;
-use std::any::TypeId;
 use std::error::Error;
 use std::panic::Location;
 use std::ptr::null_mut;
 
 use super::deadline::NEVER;
-use super::entry::{Contents, Entry, Origin, Payload};
+use super::entry::{Contents, Entry, Kind as EntryKind, Origin, Payload};
 use super::ladder::{Found, Step, Times};
 use super::order::{Act, Instruction, Order};
 use super::receipt::ReceiptState;
@@ -55,7 +54,7 @@ impl Table {
 struct First;
 struct Other;
 
-fn entry(kind: TypeId, queued: bool, scope: Option<ScopeId>) -> Entry {
+fn entry(kind: &'static EntryKind, queued: bool, scope: Option<ScopeId>) -> Entry {
     let origin = Origin {
         kind,
         ..Origin::of::<()>(Location::caller())
@@ -65,7 +64,7 @@ fn entry(kind: TypeId, queued: bool, scope: Option<ScopeId>) -> Entry {
 }
 
 fn first() -> Entry {
-    entry(TypeId::of::<First>(), false, None)
+    entry(EntryKind::of::<First>(), false, None)
 }
 
 fn record() -> &'static Record {
@@ -317,9 +316,9 @@ fn a_push_displaces_what_the_table_of_the_slot_says() {
             let there = match state {
                 "nothing" => None,
                 "one" => Some(first()),
-                "queued-one" => Some(entry(TypeId::of::<First>(), true, None)),
-                "one-of-another-type" => Some(entry(TypeId::of::<Other>(), false, None)),
-                _ => Some(entry(TypeId::of::<First>(), false, Some(scope))),
+                "queued-one" => Some(entry(EntryKind::of::<First>(), true, None)),
+                "one-of-another-type" => Some(entry(EntryKind::of::<Other>(), false, None)),
+                _ => Some(entry(EntryKind::of::<First>(), false, Some(scope))),
             };
             let mut all = there.is_some();
             if let Some(there) = there {
@@ -327,12 +326,12 @@ fn a_push_displaces_what_the_table_of_the_slot_says() {
             }
             // Another type behind it: superseding keeps the place.
             assert_eq!(
-                slot.push(entry(TypeId::of::<u8>(), true, None), Policy::Queue)
+                slot.push(entry(EntryKind::of::<u8>(), true, None), Policy::Queue)
                     .into_iter()
                     .count(),
                 0
             );
-            let new = entry(TypeId::of::<First>(), policy == Policy::Queue, None);
+            let new = entry(EntryKind::of::<First>(), policy == Policy::Queue, None);
             let receipt = new.receipt.clone();
             let displaced = slot.push(new, policy).into_iter().count();
             let at = std::iter::from_fn(|| slot.take_first())
