@@ -6,6 +6,8 @@
 
 #[path = "rows/forced.rs"]
 mod forced;
+#[path = "rows/raise.rs"]
+mod raise;
 #[path = "rows/region.rs"]
 mod region;
 #[path = "rows/safepoint.rs"]
@@ -22,5 +24,6 @@ fn main() {
     safepoint::counted(ROUNDS);
     region::counted(ROUNDS);
     timeout::counted(ROUNDS);
+    raise::counted(ROUNDS);
     forced::counted(ROUNDS);
 }

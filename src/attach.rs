@@ -13,8 +13,9 @@ use std::sync::Arc;
 use crate::current::{self, LATEST, REGISTRY, await_pins, record};
 use crate::error::AttachError;
 use crate::platform::{handler, nudge, signal_stack};
+use crate::protocol::entry::ReceiptRef;
 use crate::protocol::lineage::GroupKey;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
 use crate::protocol::registry::{Full, ThreadId};
 use crate::protocol::scope::ScopeId;
@@ -32,7 +33,7 @@ struct Membership {
     owner: Owner,
     attachments: usize,
     /// Delivered and not yet caught: settled as caught when the thread ends.
-    in_flight: Vec<Arc<ReceiptCell>>,
+    in_flight: Vec<ReceiptRef>,
     /// Room for nudges. Goes last, when there are no more.
     _stack: Option<signal_stack::Widened>,
 }
@@ -263,7 +264,7 @@ impl Drop for Membership {
 }
 
 /// The exceptions that were delivered to the calling thread and that it has not caught yet.
-pub(crate) fn in_flight() -> Vec<Arc<ReceiptCell>> {
+pub(crate) fn in_flight() -> Vec<ReceiptRef> {
     let receipts = MEMBERSHIP.try_with(|cell| {
         let membership = cell.try_borrow().ok()?;
         let receipts = membership.iter().flat_map(|m| &m.in_flight);
@@ -273,13 +274,20 @@ pub(crate) fn in_flight() -> Vec<Arc<ReceiptCell>> {
 }
 
 /// Remembers a delivered receipt until it is caught, or the thread ends.
-pub(crate) fn note_delivered(receipt: &Arc<ReceiptCell>) {
+pub(crate) fn note_delivered(receipt: &ReceiptRef) {
     let _ = MEMBERSHIP.try_with(|cell| {
         if let Ok(mut membership) = cell.try_borrow_mut()
             && let Some(membership) = membership.as_mut()
         {
-            membership.in_flight.retain(|r| !r.state().is_final());
-            membership.in_flight.push(Arc::clone(receipt));
+            let spare = &membership.owner.record().spare;
+            match &mut membership.in_flight[..] {
+                // What nearly every thread comes to: its exceptions one after the other.
+                [last] if last.state().is_final() => spare.keep(std::mem::replace(last, receipt.clone())),
+                _ => {
+                    membership.in_flight.retain(|r| !r.state().is_final());
+                    membership.in_flight.push(receipt.clone());
+                }
+            }
         }
     });
 }

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::protocol::slot::Payload;
+use crate::protocol::entry::{Kind, Payload};
 
 /// Anything that can be raised in another thread: every error that may be sent there.
 pub trait Exception: Error + Send + 'static {}
@@ -18,8 +18,7 @@ impl<E: Error + Send + 'static> Exception for E {}
 /// An exception's type. The type travels and the value is made in the target, as in CPython.
 #[derive(Clone, Copy)]
 pub struct ExcType {
-    kind: TypeId,
-    name: &'static str,
+    kind: &'static Kind,
     make: fn() -> Box<dyn Error + Send>,
 }
 
@@ -32,8 +31,7 @@ impl ExcType {
     /// ```
     pub fn of<E: Exception + Default>() -> Self {
         Self {
-            kind: TypeId::of::<E>(),
-            name: name_of::<E>(),
+            kind: Kind::of::<E>(),
             make: || Box::new(E::default()),
         }
     }
@@ -45,13 +43,13 @@ impl ExcType {
     /// assert_eq!(throwto::ExcType::of::<std::fmt::Error>().name(), "core::fmt::Error");
     /// ```
     pub fn name(&self) -> &'static str {
-        self.name
+        name_of(self.kind)
     }
 }
 
 impl PartialEq for ExcType {
     fn eq(&self, other: &Self) -> bool {
-        self.kind == other.kind
+        self.kind.is(other.kind)
     }
 }
 
@@ -59,32 +57,31 @@ impl Eq for ExcType {}
 
 impl std::hash::Hash for ExcType {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.kind.hash(state);
+        self.kind.id().hash(state);
     }
 }
 
 impl fmt::Debug for ExcType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ExcType({})", self.name)
+        write!(f, "ExcType({})", self.name())
     }
 }
 
 impl fmt::Display for ExcType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        f.write_str(self.name())
     }
 }
 
 /// An exception ready for the slot. Made by [`IntoException`].
 pub struct Raisable {
     pub(crate) payload: Payload,
-    pub(crate) kind: TypeId,
-    pub(crate) type_name: &'static str,
+    pub(crate) kind: &'static Kind,
 }
 
 impl fmt::Debug for Raisable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Raisable({})", self.type_name)
+        write!(f, "Raisable({})", self.kind.name())
     }
 }
 
@@ -95,11 +92,11 @@ pub trait IntoException {
 }
 
 impl IntoException for ExcType {
+    #[inline]
     fn into_exception(self) -> Raisable {
         Raisable {
             payload: Payload::Make(self.make),
             kind: self.kind,
-            type_name: self.name,
         }
     }
 }
@@ -108,8 +105,7 @@ impl<E: Exception> IntoException for E {
     fn into_exception(self) -> Raisable {
         Raisable {
             payload: Payload::Value(Box::new(self)),
-            kind: TypeId::of::<E>(),
-            type_name: name_of::<E>(),
+            kind: Kind::of::<E>(),
         }
     }
 }
@@ -134,13 +130,12 @@ pub trait Broadcast: IntoException {
 #[derive(Clone)]
 pub struct Spreadable {
     make: Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>,
-    kind: TypeId,
-    type_name: &'static str,
+    kind: &'static Kind,
 }
 
 impl fmt::Debug for Spreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Spreadable({})", self.type_name)
+        write!(f, "Spreadable({})", self.kind.name())
     }
 }
 
@@ -150,7 +145,6 @@ impl Spreadable {
         Raisable {
             payload: Payload::Spread(Arc::clone(&self.make)),
             kind: self.kind,
-            type_name: self.type_name,
         }
     }
 }
@@ -160,7 +154,6 @@ impl Broadcast for ExcType {
         Spreadable {
             make: Arc::new(self.make),
             kind: self.kind,
-            type_name: self.name,
         }
     }
 }
@@ -174,17 +167,15 @@ impl<E: Exception + Clone> Broadcast for E {
                 let original = original.lock().unwrap_or_else(PoisonError::into_inner);
                 Box::new(original.clone())
             }),
-            kind: TypeId::of::<E>(),
-            type_name: name_of::<E>(),
+            kind: Kind::of::<E>(),
         }
     }
 }
 
 /// The full name of a type; for the built-in ones the name by which they are imported, not that of this module.
-pub(crate) fn name_of<E: Exception>() -> &'static str {
-    let kind = TypeId::of::<E>();
-    let built_in = BUILT_IN.iter().find(|(own, _)| *own == kind);
-    built_in.map_or(std::any::type_name::<E>(), |(_, name)| name)
+pub(crate) fn name_of(kind: &Kind) -> &'static str {
+    let built_in = BUILT_IN.iter().find(|(own, _)| *own == kind.id());
+    built_in.map_or_else(|| kind.name(), |(_, name)| name)
 }
 
 macro_rules! built_in {

@@ -12,18 +12,19 @@
 //! gets the entry (*commit*). None or many: the pins are dropped (*revert*) and nothing was ever in any slot.
 
 use std::panic::Location;
-use std::sync::Arc;
 
-use crate::current::{REGISTRY, release};
+use crate::current::{self, REGISTRY, release};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
-use crate::protocol::record::{AfterPush, Duty, Pin, Record};
+use crate::os::OsTid;
+use crate::protocol::entry::{Contents, Origin};
+use crate::protocol::receipt::ReceiptState;
+use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
-use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
-use crate::receipt::{Receipt, settle};
+use crate::protocol::slot::{Policy, Queue};
+use crate::receipt::{Receipt, settle, settle_one};
 use crate::runtime;
 use crate::target::ScopeHandle;
 pub(crate) use crate::target::Target;
@@ -38,11 +39,12 @@ impl Target {
     }
 
     /// The id, for targets that match one thread or none.
+    #[inline(always)]
     fn single(&self) -> Option<Option<ThreadId>> {
         match self {
             Self::Id(id) => Some(Some(*id)),
             // A kernel thread runs one member.
-            Self::OsTid(tid) => Some(REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)),
+            Self::OsTid(tid) => Some(id_of_tid(*tid)),
             Self::Name(_) => None,
         }
     }
@@ -68,6 +70,10 @@ impl Target {
             }
         }
     }
+}
+
+fn id_of_tid(tid: OsTid) -> Option<ThreadId> {
+    REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)
 }
 
 /// Whether the thread is attached and has not begun to leave.
@@ -97,6 +103,7 @@ pub(crate) fn is_alive(id: ThreadId) -> bool {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
+#[inline]
 pub fn raise_exc(target: impl Into<Target>, exc: impl IntoException) -> Result<Receipt, RaiseError> {
     Raise::new(exc).to(target)
 }
@@ -212,43 +219,69 @@ impl<E: IntoException> Raise<E> {
     pub fn to_scope(self, scope: &ScopeHandle) -> Result<Receipt, RaiseError> {
         let policy = self.policy();
         let exception = self.exception.into_exception();
-        let name = exception.type_name;
+        let kind = exception.kind;
         raise_in_scope(scope, exception, policy, self.at)
-            .ok_or_else(|| crate::trace::refused(name, RaiseError::ScopeNotOpen))
+            .ok_or_else(|| crate::trace::refused(kind, RaiseError::ScopeNotOpen))
     }
 
     /// Raises in exactly one thread, or in none.
     ///
     /// # Errors
     /// As [`raise_exc`].
+    #[inline]
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
-        let target = target.into();
         let policy = self.policy();
-        let exception = self.exception.into_exception();
-        let name = exception.type_name;
-        if let Some(one) = target.single() {
-            // One match or none: nothing to reserve.
-            return one
-                .and_then(|id| raise_by_id(id, exception, policy, self.at).ok())
-                .ok_or_else(|| crate::trace::refused(name, RaiseError::NoSuchThread { asked: target }));
-        }
-        let reserved = target.reserve();
-        let matched = reserved.len();
-        let posted = match (matched, reserved.first()) {
-            (1, Some((id, _))) => {
-                post(*id, exception, policy, self.at).map_err(|_| RaiseError::NoSuchThread { asked: target })
-            }
-            (0, _) => Err(RaiseError::NoSuchThread { asked: target }),
-            _ => Err(RaiseError::Ambiguous { matched }),
-        };
-        for (_, pin) in reserved {
-            release(pin);
-        }
-        // Only now: destructors may wait for the target, and the target for the pins.
-        posted
-            .map(Posted::settle)
-            .map_err(|error| crate::trace::refused(name, error))
+        raise_in_one(target.into(), self.exception.into_exception(), policy, self.at)
     }
+}
+
+fn raise_in_one(
+    target: Target,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Receipt, RaiseError> {
+    let kind = exception.kind;
+    let Some(one) = target.single() else {
+        return raise_in_the_one(target, exception, policy, at);
+    };
+    // One match or none: nothing to reserve.
+    if let Some(id) = one
+        && let Ok(receipt) = raise_by_id(id, exception, policy, at)
+    {
+        return Ok(receipt);
+    }
+    Err(crate::trace::refused(
+        kind,
+        RaiseError::NoSuchThread { asked: target },
+    ))
+}
+
+/// In the only match of a target that may have many.
+#[cold]
+fn raise_in_the_one(
+    target: Target,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Receipt, RaiseError> {
+    let kind = exception.kind;
+    let reserved = target.reserve();
+    let matched = reserved.len();
+    let posted = match (matched, reserved.first()) {
+        (1, Some((id, _))) => {
+            post(*id, exception, policy, at).map_err(|_| RaiseError::NoSuchThread { asked: target })
+        }
+        (0, _) => Err(RaiseError::NoSuchThread { asked: target }),
+        _ => Err(RaiseError::Ambiguous { matched }),
+    };
+    for (_, pin) in reserved {
+        release(pin);
+    }
+    // Only now: destructors may wait for the target, and the target for the pins.
+    posted
+        .map(Posted::settle)
+        .map_err(|error| crate::trace::refused(kind, error))
 }
 
 /// `None` if the scope is not open; the exception has been dropped.
@@ -269,6 +302,9 @@ fn raise_in_scope(
 /// That generation is over; the exception has been dropped.
 pub(crate) struct Gone;
 
+/// The whole of a raise in one function, for what is done most: its parts are inlined so that nothing is handed from one to
+/// the other through memory.
+#[inline]
 pub(crate) fn raise_by_id(
     id: ThreadId,
     exception: Raisable,
@@ -284,18 +320,24 @@ pub(crate) struct Posted {
     receipt: Receipt,
     /// Whether it got into the slot.
     accepted: bool,
-    aside: Displaced,
+    aside: Queue,
+    record: &'static Record,
 }
 
 impl Posted {
     /// Drops what was pushed aside, or the exception itself if the target was leaving. Called with no pin held.
+    #[inline(always)]
     fn settle(self) -> Receipt {
         let outcome = if self.accepted {
             ReceiptState::Superseded
         } else {
             ReceiptState::TargetEnded
         };
-        settle(self.aside, outcome);
+        match self.aside.single() {
+            Ok(entry) => self.record.spare.keep_entry(settle_one(entry, outcome)),
+            Err(others) if others.is_empty() => {}
+            Err(others) => settle(others, outcome),
+        }
         self.receipt
     }
 }
@@ -325,18 +367,20 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
+    #[inline(always)]
     pub(crate) fn perform(self) {
         perform(self.record, self.id, self.duty);
     }
 }
 
+#[inline(always)]
 fn post(
     id: ThreadId,
     exception: Raisable,
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Posted, Gone> {
-    let (posted, owed) = push(id, None, exception, policy, at)?;
+    let (posted, owed) = push_inline(id, None, exception, policy, at)?;
     owed.perform();
     Ok(posted)
 }
@@ -349,24 +393,29 @@ pub(crate) fn push(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<(Posted, Owed), Gone> {
+    push_inline(id, scope, exception, policy, at)
+}
+
+#[inline(always)]
+fn push_inline(
+    id: ThreadId,
+    scope: Option<ScopeId>,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<(Posted, Owed), Gone> {
     let record = REGISTRY.record(id.index()).ok_or(Gone)?;
-    let receipt = Arc::new(ReceiptCell::new());
-    crate::trace::raise(id, &receipt, exception.type_name);
-    let entry = Entry {
-        payload: exception.payload,
-        origin: Origin {
-            kind: exception.kind,
-            type_name: exception.type_name,
-            raised_by: ThreadId::current(),
-            raised_at: at,
-        },
-        receipt: Arc::clone(&receipt),
-        queued: policy == Policy::Queue,
-        scope,
+    let origin = Origin {
+        kind: exception.kind,
+        raised_by: ThreadId::current(),
+        raised_at: at,
     };
-    let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
+    let contents = Contents::new(exception.payload, origin, policy == Policy::Queue, scope);
+    let (entry, receipt) = record.spare.entry_with_receipt(contents);
+    crate::trace::raise(id, &receipt, origin.kind);
+    let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, fences_to(record)) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
-        AfterPush::Ended(entry) => (false, Displaced::One(entry), Duty::Nothing),
+        AfterPush::Ended(entry) => (false, Queue::of(entry), Duty::Nothing),
         AfterPush::Gone(_) => {
             crate::trace::forget(&receipt);
             return Err(Gone);
@@ -376,8 +425,20 @@ pub(crate) fn push(
         receipt: Receipt::new(id, receipt),
         accepted,
         aside,
+        record,
     };
     Ok((posted, Owed { record, id, duty }))
+}
+
+/// How a raise into this record is fenced against its owner. The owner itself knows what region it is in: what it sees
+/// needs no verifying.
+#[inline(always)]
+fn fences_to(record: &Record) -> Fences {
+    if std::ptr::eq(record, current::record()) {
+        Fences::Full
+    } else {
+        runtime::fences()
+    }
 }
 
 /// Sets the stop flag of `id`. `false` if it has ended.

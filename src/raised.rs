@@ -10,10 +10,13 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+
+use once_cell::race::OnceBox;
 
 use crate::exception::{Exception, name_of};
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::registry::ThreadId;
 use crate::receipt::wake_receipt;
 use crate::rung::LeftCall;
@@ -26,88 +29,79 @@ pub(crate) use crate::rung::Rung;
 /// As an [`io::Error`](std::io::Error) it has the kind `Other`, never `Interrupted`, which std's retry loops swallow;
 /// [`Raised::from_io`] gets it back.
 pub struct Raised {
-    inner: Box<Inner>,
+    /// Its payload is the value, or has been taken out.
+    entry: Entry,
 }
 
-struct Inner {
-    value: Option<Box<dyn Error + Send>>,
+/// What few exceptions have beside the entry.
+#[derive(Default)]
+struct Aside {
     /// Held while the value is used through `&self` on a type that may not be `Sync`.
     exclusive: Mutex<()>,
-    type_name: &'static str,
-    raised_by: Option<ThreadId>,
-    raised_at: &'static Location<'static>,
-    rung: Rung,
-    receipt: Option<Arc<ReceiptCell>>,
     left: Option<LeftCall>,
 }
 
-// SAFETY: everything in `Inner` is `Sync` but `value`, which is `Send`. Through a shared `Raised` the value is reached
+// SAFETY: everything in an entry is `Sync` but the payload, which is `Send`. Through a shared `Raised` the value is reached
 // in two ways only: `downcast_ref::<E>`, which demands `E: Sync`, and `with_value`, which holds `exclusive` and so has
 // the value to itself as far as a type that is not `Sync` can tell. `is` reads the vtable alone.
-unsafe impl Sync for Inner {}
+unsafe impl Sync for Raised {}
 
 impl Raised {
-    pub(crate) fn new(
-        value: Box<dyn Error + Send>,
-        type_name: &'static str,
-        raised_by: Option<ThreadId>,
-        raised_at: &'static Location<'static>,
-        rung: Rung,
-        receipt: Option<Arc<ReceiptCell>>,
-    ) -> Self {
-        let value = Some(value);
-        let exclusive = Mutex::new(());
-        Self {
-            inner: Box::new(Inner {
-                value,
-                exclusive,
-                type_name,
-                raised_by,
-                raised_at,
-                rung,
-                receipt,
-                left: None,
-            }),
-        }
-    }
-
-    /// Remembers the call that was left by force to deliver this.
-    pub(crate) fn having_left(mut self, left: LeftCall) -> Self {
-        self.inner.rung = left.rung;
-        self.inner.left = Some(left);
-        self
+    /// An entry that has left its slot and is delivered: makes its value, if that is still to be done.
+    pub(crate) fn deliver(entry: Entry) -> Self {
+        // Its drop tells the receipt, should the making panic.
+        let mut raised = Self { entry };
+        raised.entry.payload.make();
+        raised
     }
 
     /// An exception that nobody raised from outside: it begins where this is called.
     #[track_caller]
     pub(crate) fn here<E: Exception>(value: E) -> Self {
-        let name = name_of::<E>();
-        Self::new(
-            Box::new(value),
-            name,
-            None,
-            Location::caller(),
-            Rung::Safepoint,
-            None,
-        )
+        Self::at(value, Location::caller())
+    }
+
+    /// As [`Raised::here`], beginning elsewhere.
+    pub(crate) fn at<E: Exception>(value: E, raised_at: &'static Location<'static>) -> Self {
+        let (payload, origin) = (Payload::Value(Box::new(value)), Origin::of::<E>(raised_at));
+        Self {
+            entry: Entry::new(Contents::new(payload, origin, false, None)),
+        }
+    }
+
+    /// As the record notes rungs.
+    pub(crate) fn having_taken(mut self, rung: u32) -> Self {
+        self.entry.rung = rung;
+        self
+    }
+
+    /// Remembers the call that was left by force to deliver this.
+    pub(crate) fn having_left(mut self, left: LeftCall) -> Self {
+        let aside = Aside {
+            left: Some(left),
+            ..Aside::default()
+        };
+        self.entry.aside = OnceBox::with_value(Box::new(Box::new(aside)));
+        self
+    }
+
+    fn aside(&self) -> Option<&Aside> {
+        self.entry.aside.get()?.downcast_ref()
     }
 
     /// Whether this is the delivery that `receipt` stands for.
-    pub(crate) fn is_of(&self, receipt: &Arc<ReceiptCell>) -> bool {
-        self.inner
-            .receipt
-            .as_ref()
-            .is_some_and(|own| Arc::ptr_eq(own, receipt))
+    pub(crate) fn is_of(&self, receipt: &ReceiptRef) -> bool {
+        self.entry.receipt.is(receipt)
     }
 
     /// Whether the exception is an `E`.
     pub fn is<E: Exception>(&self) -> bool {
-        self.inner.value.as_ref().is_some_and(|value| value.is::<E>())
+        self.entry.payload.value().is_some_and(|value| value.is::<E>())
     }
 
     /// The exception, if it is an `E`.
     pub fn downcast_ref<E: Exception + Sync>(&self) -> Option<&E> {
-        self.inner.value.as_ref()?.downcast_ref()
+        self.entry.payload.value()?.downcast_ref()
     }
 
     /// Takes the exception out if it is an `E`: from then on it counts as caught.
@@ -115,36 +109,39 @@ impl Raised {
     /// # Errors
     /// Gives `self` back if it is not.
     pub fn downcast<E: Exception>(mut self) -> Result<E, Self> {
-        match self.inner.value.take() {
-            Some(value) => match value.downcast::<E>() {
+        match self.entry.payload.take() {
+            Payload::Value(value) => match value.downcast::<E>() {
                 Ok(value) => Ok(*value),
                 Err(value) => {
-                    self.inner.value = Some(value);
+                    self.entry.payload = Payload::Value(value);
                     Err(self)
                 }
             },
-            None => Err(self),
+            _ => Err(self),
         }
     }
 
     /// The exception's type name.
     pub fn type_name(&self) -> &'static str {
-        self.inner.type_name
+        name_of(self.entry.origin.kind)
     }
 
     /// The thread that raised it, if that one was attached.
     pub fn raised_by(&self) -> Option<ThreadId> {
-        self.inner.raised_by
+        self.entry.origin.raised_by
     }
 
     /// Where in the source it was raised.
     pub fn raised_at(&self) -> &'static Location<'static> {
-        self.inner.raised_at
+        self.entry.origin.raised_at
     }
 
     /// What got the thread here.
     pub fn rung(&self) -> Rung {
-        self.inner.rung
+        match self.left() {
+            Some(left) => left.rung,
+            None => Rung::noted(self.entry.rung),
+        }
     }
 
     /// The foreign call that was left by force to get the thread here, and what is known to be lost with it.
@@ -157,7 +154,7 @@ impl Raised {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn left(&self) -> Option<&LeftCall> {
-        self.inner.left.as_ref()
+        self.aside()?.left.as_ref()
     }
 
     /// Gets the exception back out of an error that it was turned into.
@@ -191,31 +188,30 @@ impl Raised {
     }
 
     fn with_value<R>(&self, use_: impl FnOnce(Option<&(dyn Error + Send)>) -> R) -> R {
-        let _exclusive = self
-            .inner
-            .exclusive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        use_(self.inner.value.as_deref())
+        self.entry
+            .aside
+            .get_or_init(|| Box::new(Box::new(Aside::default())));
+        let exclusive = self.aside().map(|aside| &aside.exclusive);
+        let _exclusive = exclusive.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
+        use_(self.entry.payload.value())
     }
 }
 
 impl Drop for Raised {
     fn drop(&mut self) {
+        let value = self.entry.payload.take();
         // The value first: who sees `Caught` may rely on its destructor having run, and be it that it panicked.
-        let _told = Told(self.inner.receipt.take());
-        drop(self.inner.value.take());
+        let _told = Told(&self.entry.receipt);
+        drop(value);
     }
 }
 
 /// Tells the receipt when dropped.
-struct Told(Option<Arc<ReceiptCell>>);
+struct Told<'a>(&'a ReceiptRef);
 
-impl Drop for Told {
+impl Drop for Told<'_> {
     fn drop(&mut self) {
-        if let Some(receipt) = self.0.take() {
-            wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
-        }
+        wake_receipt(self.0, self.0.advance(ReceiptState::Caught));
     }
 }
 
@@ -224,9 +220,9 @@ impl fmt::Debug for Raised {
         self.with_value(|value| {
             f.debug_struct("Raised")
                 .field("exception", &value)
-                .field("raised_by", &self.inner.raised_by)
-                .field("raised_at", &format_args!("{}", self.inner.raised_at))
-                .field("rung", &self.inner.rung)
+                .field("raised_by", &self.entry.origin.raised_by)
+                .field("raised_at", &format_args!("{}", self.entry.origin.raised_at))
+                .field("rung", &self.rung())
                 .finish()
         })
     }
@@ -236,11 +232,11 @@ impl fmt::Display for Raised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.with_value(|value| match value {
             Some(value) => write!(f, "{value}"),
-            None => f.write_str(self.inner.type_name),
+            None => f.write_str(name_of(self.entry.origin.kind)),
         })?;
-        match self.inner.raised_by {
-            Some(id) => write!(f, " (raised by thread {id} at {})", self.inner.raised_at),
-            None => write!(f, " (raised at {})", self.inner.raised_at),
+        match self.entry.origin.raised_by {
+            Some(id) => write!(f, " (raised by thread {id} at {})", self.entry.origin.raised_at),
+            None => write!(f, " (raised at {})", self.entry.origin.raised_at),
         }
     }
 }

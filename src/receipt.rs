@@ -7,21 +7,20 @@
 //! **Signal context:** no.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::current::REGISTRY;
 use crate::platform::futex;
+use crate::protocol::entry::{Entry, ReceiptRef};
 use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
 use crate::protocol::registry::ThreadId;
-use crate::protocol::slot::Entry;
 use crate::trace;
 
 /// Tells what became of a raise. Dropping it changes nothing.
 #[derive(Clone)]
 pub struct Receipt {
     target: ThreadId,
-    cell: Arc<ReceiptCell>,
+    cell: ReceiptRef,
 }
 
 impl std::fmt::Debug for Receipt {
@@ -34,7 +33,7 @@ impl std::fmt::Debug for Receipt {
 }
 
 impl Receipt {
-    pub(crate) fn new(target: ThreadId, cell: Arc<ReceiptCell>) -> Self {
+    pub(crate) fn new(target: ThreadId, cell: ReceiptRef) -> Self {
         Self { target, cell }
     }
 
@@ -86,7 +85,7 @@ impl Receipt {
         };
         match record.revoke(self.target.generation(), &self.cell) {
             Some(entry) => {
-                settle([entry], ReceiptState::Revoked);
+                drop(settle_one(entry, ReceiptState::Revoked));
                 true
             }
             None => {
@@ -101,20 +100,41 @@ impl Receipt {
 /// destructor that panics is let through once all are settled.
 pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptState) {
     let mut first_panic = None;
-    for entry in entries {
-        let receipt = Arc::clone(&entry.receipt);
+    for mut entry in entries {
         let settled = catch_unwind(AssertUnwindSafe(|| entry.settle(outcome)));
-        let after = settled.map(|(_receipt, after)| after).unwrap_or_else(|panic| {
+        let after = settled.unwrap_or_else(|panic| {
             first_panic.get_or_insert(panic);
-            receipt.advance(outcome)
+            entry.receipt.advance(outcome)
         });
-        wake_receipt(&receipt, after);
+        wake_receipt(&entry.receipt, after);
     }
     if let Some(panic) = first_panic {
         resume_unwind(panic);
     }
 }
 
+/// As [`settle`], for one, which comes back empty: a destructor that panics is let through.
+#[inline]
+pub(crate) fn settle_one(mut entry: Entry, outcome: ReceiptState) -> Entry {
+    let after = if entry.payload.has_destructor() {
+        settle_value(&mut entry, outcome)
+    } else {
+        entry.settle(outcome)
+    };
+    wake_receipt(&entry.receipt, after);
+    entry
+}
+
+/// One whose destructor may panic: it is let through when the receipt has been told.
+#[inline(never)]
+fn settle_value(entry: &mut Entry, outcome: ReceiptState) -> AfterSettle {
+    catch_unwind(AssertUnwindSafe(|| entry.settle(outcome))).unwrap_or_else(|panic| {
+        wake_receipt(&entry.receipt, entry.receipt.advance(outcome));
+        resume_unwind(panic)
+    })
+}
+
+#[inline]
 pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
     trace::advanced(receipt);
     if after == AfterSettle::Wake {

@@ -20,7 +20,7 @@ pub(crate) use crate::protocol::wait::Raises;
 use crate::protocol::word::{Kind, Moment, Region};
 use crate::raised::Raised;
 use crate::rung::WOKEN;
-use crate::safepoint::take;
+use crate::safepoint::take_by;
 
 /// A region that ends when this is dropped, on every way out.
 pub(crate) struct Inside {
@@ -115,24 +115,26 @@ pub(crate) fn wait_until(
     let raises = if panicking() { Raises::Stay } else { raises };
     loop {
         let inside = Inside::enter(owner, Kind::Waiting, 0, std::ptr::null_mut(), Fences::Full);
-        let mut slept = false;
+        let (mut slept, mut woken) = (0, false);
         loop {
-            match owner.next_step(deadline, raises, &mut ready, futex::now) {
+            // Who was woken was not late, so any time before that will do.
+            let now = || if woken { 0 } else { futex::now() };
+            match owner.next_step(deadline, raises, &mut ready, now) {
                 NextStep::Ready => return Waited::Ready,
                 NextStep::TimedOut => return Waited::TimedOut,
                 NextStep::Raise => break,
-                NextStep::Sleep { word, until } => futex::wait(record.attention_word(), word.futex(), until),
+                NextStep::Sleep { word, until } => {
+                    woken = futex::wait(record.attention_word(), word.futex(), until);
+                }
             }
-            slept = true;
-        }
-        if slept {
-            record.note_rung(WOKEN);
+            slept = WOKEN;
         }
         drop(inside);
         if raises == Raises::Show {
+            record.note_rung(slept);
             return Waited::Ready;
         }
-        if let Some(raised) = take(owner, Moment::Blocking) {
+        if let Some(raised) = take_by(owner, Moment::Blocking, slept) {
             return Waited::Raised(raised);
         }
         // Taken back in this very moment: wait on.

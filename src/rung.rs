@@ -30,6 +30,21 @@ pub enum Rung {
     Abandon,
 }
 
+impl Rung {
+    /// As the record notes it.
+    pub(crate) fn noted(rung: u32) -> Self {
+        match rung {
+            0 | POLLED => Self::Safepoint,
+            WOKEN => Self::Wake,
+            2 => Self::Nudge,
+            FAILED => Self::Fail,
+            HOOKED => Self::Hook,
+            UNWOUND => Self::Unwind,
+            _ => Self::Abandon,
+        }
+    }
+}
+
 impl fmt::Display for Rung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -46,6 +61,8 @@ impl fmt::Display for Rung {
 
 /// As noted in the record by a wait of ours that a raise ended. Distinct from every rung of the ladder.
 pub(crate) const WOKEN: u32 = 0x80;
+/// As noted in the record by a callback that has polled for exceptions and was told yes. Shows as [`Rung::Safepoint`].
+pub(crate) const POLLED: u32 = 1;
 /// As noted in the record by the handler.
 pub(crate) const FAILED: u32 = 3;
 /// As noted in the record by the driver.

@@ -18,16 +18,16 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use crate::attach::note_delivered;
 use crate::current;
-use crate::exception::{Exception, Stop, name_of};
+use crate::exception::{Exception, Stop};
 use crate::platform::futex;
+use crate::protocol::entry::Entry;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
-use crate::protocol::slot::{Entry, Payload};
 pub(crate) use crate::protocol::word::Moment;
 use crate::protocol::word::{Attention, Gate};
 use crate::raised::Raised;
 use crate::receipt::wake_receipt;
-use crate::rung::{Rung, UNWOUND, WOKEN};
+use crate::rung::{POLLED, Rung};
 use crate::scope;
 
 /// Delivers the first pending exception, if there is one and no mask holds it back.
@@ -177,9 +177,6 @@ pub fn pending() -> bool {
     !held
 }
 
-/// A callback polled [`pending`] and was told yes. Shows as [`Rung::Safepoint`].
-const POLLED: u32 = 1;
-
 /// Whether the masks and the shield in force let an exception through at this moment.
 fn is_open(owner: Owner, moment: Moment) -> bool {
     owner.gate(moment, futex::now) == Gate::Open
@@ -193,6 +190,13 @@ pub(crate) fn deliverable(owner: Owner, moment: Moment) -> bool {
 /// Takes the first exception, if it may be delivered now.
 #[track_caller]
 pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
+    take_by(owner, moment, 0)
+}
+
+/// As [`take`], where this rung at least has got the thread here.
+#[inline]
+#[track_caller]
+pub(crate) fn take_by(owner: Owner, moment: Moment, rung: u32) -> Option<Raised> {
     if !deliverable(owner, moment) {
         return None;
     }
@@ -200,18 +204,11 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
         && let Some(entry) = owner.take_pending()
     {
         current::await_nudge(owner);
-        return Some(deliver(owner, entry));
+        return Some(deliver(owner, entry, rung));
     }
     if owner.record().attention().has(Attention::STOPPED) {
-        let rung = rung(owner);
-        return Some(Raised::new(
-            Box::new(Stop),
-            name_of::<Stop>(),
-            None,
-            Location::caller(),
-            rung,
-            None,
-        ));
+        let rung = owner.record().take_rung().max(rung);
+        return Some(Raised::at(Stop, Location::caller()).having_taken(rung));
     }
     if owner.record().attention().has(Attention::SCOPE) {
         return scope::take_call(owner, rung);
@@ -219,40 +216,11 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
     None
 }
 
-fn deliver(owner: Owner, entry: Entry) -> Raised {
-    let Entry {
-        payload,
-        origin,
-        receipt,
-        ..
-    } = entry;
-    wake_receipt(&receipt, receipt.advance(ReceiptState::Delivered));
-    note_delivered(&receipt);
-    let rung = rung(owner);
-    crate::trace::delivered(&receipt, rung);
-    let value = match payload {
-        Payload::Value(value) => value,
-        Payload::Make(make) => make(),
-        Payload::Spread(make) => make(),
-    };
-    Raised::new(
-        value,
-        origin.type_name,
-        origin.raised_by,
-        origin.raised_at,
-        rung,
-        Some(receipt),
-    )
-}
-
-fn rung(owner: Owner) -> Rung {
-    match owner.record().take_rung() {
-        0 | POLLED => Rung::Safepoint,
-        WOKEN => Rung::Wake,
-        2 => Rung::Nudge,
-        3 => Rung::Fail,
-        4 => Rung::Hook,
-        UNWOUND => Rung::Unwind,
-        _ => Rung::Abandon,
-    }
+/// `entry` has been taken by the calling thread: it has its exception from now on.
+pub(crate) fn deliver(owner: Owner, mut entry: Entry, rung: u32) -> Raised {
+    wake_receipt(&entry.receipt, entry.receipt.advance(ReceiptState::Delivered));
+    note_delivered(&entry.receipt);
+    entry.rung = owner.record().take_rung().max(rung);
+    crate::trace::delivered(&entry.receipt, Rung::noted(entry.rung));
+    Raised::deliver(entry)
 }

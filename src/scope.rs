@@ -25,19 +25,21 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use crate::attach::{Attachment, attach, note_delivered};
+use crate::attach::{Attachment, attach};
 use crate::current::{self, LATEST, REGISTRY};
 use crate::driver::{self, perform};
 use crate::error::RaiseError;
-use crate::exception::{Cancelled, IntoException, TimedOut, name_of};
+use crate::exception::{Cancelled, IntoException, TimedOut};
 use crate::protocol::deadline::NEVER;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, Why};
 use crate::raise::Raise;
-use crate::raised::{Raised, Rung};
+use crate::raised::Raised;
 use crate::receipt::{Receipt, settle};
+use crate::safepoint::deliver;
 pub use crate::target::ScopeHandle;
 use crate::{runtime, trace};
 
@@ -310,7 +312,7 @@ impl OpenScope {
 
     /// A body that has `returned` is told if scopes were not ended as closures are; a panic goes on.
     #[inline(always)]
-    fn end(self, returned: bool) -> Vec<Arc<ReceiptCell>> {
+    fn end(self, returned: bool) -> Vec<ReceiptRef> {
         match self.owner.end_scope(self.scope) {
             Some(end) if end.await_nudge => self.end_raised(end, returned),
             Some(end) => end.delivered,
@@ -319,7 +321,7 @@ impl OpenScope {
     }
 
     #[cold]
-    fn end_raised(self, end: End, returned: bool) -> Vec<Arc<ReceiptCell>> {
+    fn end_raised(self, end: End, returned: bool) -> Vec<ReceiptRef> {
         current::await_nudge(self.owner);
         settle(end.entries, ReceiptState::TargetEnded);
         if let Some(inner) = end.left_open.filter(|_| returned) {
@@ -333,7 +335,7 @@ impl OpenScope {
     }
 
     #[cold]
-    fn end_too_late(self, returned: bool) -> Vec<Arc<ReceiptCell>> {
+    fn end_too_late(self, returned: bool) -> Vec<ReceiptRef> {
         assert!(
             !returned,
             "misnested scopes: the one begun at {} was over before its body was, since one around it had ended, which said so",
@@ -362,7 +364,7 @@ fn promise(owner: Owner, begun: &Begun) -> bool {
 
 /// The body has returned, and exceptions of its scope were delivered in it.
 #[cold]
-fn came_out<T>(result: T, delivered: &[Arc<ReceiptCell>]) -> Result<T, Own> {
+fn came_out<T>(result: T, delivered: &[ReceiptRef]) -> Result<T, Own> {
     let lives = delivered.iter().any(|receipt| !receipt.state().is_final());
     // A number or a `()` holds no exception.
     if lives && std::mem::needs_drop::<T>() {
@@ -373,7 +375,7 @@ fn came_out<T>(result: T, delivered: &[Arc<ReceiptCell>]) -> Result<T, Own> {
 }
 
 #[cold]
-fn unwound<T>(payload: Box<dyn Any + Send>, delivered: &[Arc<ReceiptCell>]) -> Result<T, Own> {
+fn unwound<T>(payload: Box<dyn Any + Send>, delivered: &[ReceiptRef]) -> Result<T, Own> {
     let own = payload
         .downcast_ref::<Raised>()
         .is_some_and(|raised| delivered.iter().any(|receipt| raised.is_of(receipt)));
@@ -382,9 +384,10 @@ fn unwound<T>(payload: Box<dyn Any + Send>, delivered: &[Arc<ReceiptCell>]) -> R
 
 /// The exception of the outermost cancelled scope, if there is one.
 #[cold]
-pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised> {
-    let receipt = Arc::new(ReceiptCell::new());
-    let (why, at) = match owner.take_scope_call(&receipt) {
+pub(crate) fn take_call(owner: Owner, rung: u32) -> Option<Raised> {
+    let origin = Origin::of::<Cancelled>(Location::caller());
+    let mut entry = Entry::new(Contents::new(Payload::Taken, origin, false, None));
+    let (why, at) = match owner.take_scope_call(&entry.receipt) {
         ScopeCall::Raise(reason) => reason,
         ScopeCall::Visit(when) => {
             if let Some(id) = ThreadId::current() {
@@ -396,16 +399,12 @@ pub(crate) fn take_call(owner: Owner, rung: fn(Owner) -> Rung) -> Option<Raised>
         ScopeCall::Nothing => return None,
     };
     current::await_nudge(owner);
-    let (value, name): (Box<dyn std::error::Error + Send>, _) = match why {
-        Why::Cancelled => (Box::new(Cancelled), name_of::<Cancelled>()),
-        Why::TimedOut => (Box::new(TimedOut), name_of::<TimedOut>()),
+    (entry.payload, entry.origin) = match why {
+        Why::Cancelled => (Payload::Value(Box::new(Cancelled)), Origin::of::<Cancelled>(at)),
+        Why::TimedOut => (Payload::Value(Box::new(TimedOut)), Origin::of::<TimedOut>(at)),
     };
-    let rung = rung(owner);
     if let Some(id) = ThreadId::current() {
-        trace::raise(id, &receipt, name);
+        trace::raise(id, &entry.receipt, entry.origin.kind);
     }
-    let _nobody_waits = receipt.advance(ReceiptState::Delivered);
-    note_delivered(&receipt);
-    trace::delivered(&receipt, rung);
-    Some(Raised::new(value, name, None, at, rung, Some(receipt)))
+    Some(deliver(owner, entry, rung))
 }

@@ -34,12 +34,14 @@ impl std::fmt::Display for Target {
 }
 
 impl From<ThreadId> for Target {
+    #[inline]
     fn from(id: ThreadId) -> Self {
         Self::Id(id)
     }
 }
 
 impl From<OsTid> for Target {
+    #[inline]
     fn from(tid: OsTid) -> Self {
         Self::OsTid(tid)
     }

@@ -49,15 +49,14 @@ pub(crate) mod region {
 
 #[cfg(not(feature = "tracing"))]
 mod off {
-    use std::sync::Arc;
-
     use crate::error::RaiseError;
+    use crate::protocol::entry::{Kind, ReceiptRef};
     use crate::protocol::receipt::ReceiptCell;
     use crate::protocol::registry::ThreadId;
     use crate::rung::Rung;
 
     #[inline(always)]
-    pub(crate) fn raise(_id: ThreadId, _receipt: &Arc<ReceiptCell>, _exception: &'static str) {}
+    pub(crate) fn raise(_id: ThreadId, _receipt: &ReceiptRef, _exception: &'static Kind) {}
 
     #[inline(always)]
     pub(crate) fn forget(_receipt: &ReceiptCell) {}
@@ -66,7 +65,7 @@ mod off {
     pub(crate) fn too_late(_id: ThreadId, _receipt: &ReceiptCell) {}
 
     #[inline(always)]
-    pub(crate) fn refused(_exception: &'static str, error: RaiseError) -> RaiseError {
+    pub(crate) fn refused(_exception: &'static Kind, error: RaiseError) -> RaiseError {
         error
     }
 
@@ -82,7 +81,7 @@ mod on {
     use std::collections::HashMap;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-    use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
     use std::time::Instant;
 
     use once_cell::race::OnceBox;
@@ -91,8 +90,10 @@ mod on {
 
     use crate::current::{REGISTRY, release};
     use crate::error::RaiseError;
+    use crate::exception::name_of;
     use crate::foreign::frame;
     use crate::platform::{membarrier, nudge, spot};
+    use crate::protocol::entry::{Kind, ReceiptRef};
     use crate::protocol::receipt::{ReceiptCell, ReceiptState};
     use crate::protocol::registry::ThreadId;
     use crate::rung::{Refusal, Rung};
@@ -111,7 +112,7 @@ mod on {
     }
 
     enum What {
-        Raise(Arc<ReceiptCell>, ThreadId, &'static str),
+        Raise(ReceiptRef, ThreadId, &'static str),
         /// Of a raise that was told of and has not taken place.
         Forget(Key),
         Refused(&'static str, String),
@@ -170,9 +171,9 @@ mod on {
         started.then_some(notes)
     }
 
-    pub(crate) fn raise(id: ThreadId, receipt: &Arc<ReceiptCell>, exception: &'static str) {
+    pub(crate) fn raise(id: ThreadId, receipt: &ReceiptRef, exception: &'static Kind) {
         if wanted() {
-            leave(What::Raise(Arc::clone(receipt), id, exception));
+            leave(What::Raise(receipt.clone(), id, name_of(exception)));
         }
     }
 
@@ -190,9 +191,9 @@ mod on {
         }
     }
 
-    pub(crate) fn refused(exception: &'static str, error: RaiseError) -> RaiseError {
+    pub(crate) fn refused(exception: &'static Kind, error: RaiseError) -> RaiseError {
         if wanted() {
-            leave(What::Refused(exception, error.to_string()));
+            leave(What::Refused(name_of(exception), error.to_string()));
         }
         error
     }
@@ -220,7 +221,7 @@ mod on {
     /// A raise that has not come to its end.
     struct Open {
         /// Keeps the key from meaning another one, should its end be lost.
-        receipt: Arc<ReceiptCell>,
+        receipt: ReceiptRef,
         id: ThreadId,
         exception: &'static str,
         label: Option<&'static str>,

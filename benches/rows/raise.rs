@@ -168,3 +168,37 @@ pub fn criterion(criterion: &mut Criterion) {
     drop(crowd);
     group.finish();
 }
+
+/// One raise, in a function of its own, to be counted apart from what brings the slot back to what it was.
+#[inline(never)]
+fn empty(id: ThreadId) -> Receipt {
+    raise_exc(id, exc()).expect("it is there")
+}
+
+#[inline(never)]
+fn again(id: ThreadId) -> Receipt {
+    raise_exc(id, exc()).expect("it is there")
+}
+
+#[inline(never)]
+fn delivered(id: ThreadId) {
+    drop(raise_exc(id, exc()).expect("it is there"));
+    assert!(safepoint().is_err());
+}
+
+/// For `benches/instructions.rs`, into the calling thread: nobody else has a part in it, so that the counts are exact.
+pub fn counted(n: u64) {
+    let attachment = throwto::attach().expect("attached");
+    let id = attachment.id();
+    for _ in 0..n {
+        assert!(empty(id).revoke());
+    }
+    drop(empty(id));
+    for _ in 0..n {
+        drop(again(id));
+    }
+    assert!(safepoint().is_err());
+    for _ in 0..n {
+        delivered(id);
+    }
+}

@@ -13,10 +13,18 @@ use crate::protocol::registry::ThreadId;
 use crate::runtime;
 
 /// Does what a raise owes its target.
+#[inline(always)]
 pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
     match duty {
         Duty::Nothing => {}
         Duty::Wake => futex::wake(record.attention_word()),
+        duty => perform_more(record, id, duty),
+    }
+}
+
+fn perform_more(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
+    match duty {
+        Duty::Nothing | Duty::Wake => {}
         Duty::Nudge { pin, enlist, urgent } => {
             if !nudge::send(record, pin.sender(), record.os_tid(), runtime::signal()) {
                 record.unsent();

@@ -225,7 +225,7 @@ impl Acted {
         Self {
             owner,
             heard: record.heard(),
-            before: if record.rung() == 0 { 0 } else { record.take_rung() },
+            before: record.take_rung(),
         }
     }
 

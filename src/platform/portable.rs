@@ -27,13 +27,15 @@ pub(crate) mod futex {
         START.get_or_init(Instant::now).elapsed().as_nanos() as u64
     }
 
-    pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) {
+    /// `true` if it was woken, and so before the deadline: that is not known here.
+    pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) -> bool {
         let address = std::ptr::from_ref(word) as usize;
         sleep(
             address,
             || word.load(Ordering::SeqCst) as u32 == expected,
             deadline,
         );
+        false
     }
 
     pub(crate) fn wake(word: &AtomicU64) {

@@ -28,6 +28,7 @@
 //! ```
 
 pub(crate) mod deadline;
+pub(crate) mod entry;
 pub(crate) mod ladder;
 pub(crate) mod lineage;
 pub(crate) mod lock_word;

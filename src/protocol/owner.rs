@@ -13,13 +13,12 @@
 //! | `Record::notify` Release | `consume`, `take_notice` Acquire | who set the bit has done what it tells of |
 //! | `set_mask`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
 
-use std::collections::VecDeque;
-
+use super::entry::Entry;
 use super::record::{Fences, Record};
 use super::scope_table::ScopeTable;
-use super::slot::{Entry, Slot};
+use super::slot::{Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region};
-use crate::sync_shim::{Ordering, fence, light_fence, lock};
+use crate::sync_shim::{Ordering, fence, light_fence, load_after_rmw, lock};
 
 /// What leaving a region asks of the owner.
 #[must_use = "a frame must outlive whoever looks at it"]
@@ -80,19 +79,30 @@ impl Owner {
         if !frame.is_null() {
             record.frame.store(frame, Ordering::Release);
         }
-        record
-            .region
-            .store(outer.entered(kind, ladder).0, Ordering::Release);
-        match fences {
-            Fences::Light => light_fence(),
-            // Pairs with the fence in `Record::duty` (I1).
-            Fences::Full => fence(Ordering::SeqCst),
-        }
+        // Full: pairs with the RMW and the load in `Record::duty` (I1).
+        let attention = self.change_region(outer.entered(kind, ladder), fences);
         Entered {
             outer,
             frame: outer_frame,
-            calls: record.attention().calls(),
+            calls: attention.calls(),
         }
+    }
+
+    /// The store, the fence and the load of (a) and (d). A full fence costs least as a part of the store.
+    #[inline(always)]
+    fn change_region(self, region: Region, fences: Fences) -> Attention {
+        let record = self.record;
+        Attention(match fences {
+            Fences::Light => {
+                record.region.store(region.0, Ordering::Release);
+                light_fence();
+                record.attention.load(Ordering::Acquire)
+            }
+            Fences::Full => {
+                record.region.swap(region.0, Ordering::SeqCst);
+                load_after_rmw(&record.attention)
+            }
+        })
     }
 
     /// Step (d). Puts back the frame and the word that were there on entry; the inner frame may go once what is owed is
@@ -104,13 +114,9 @@ impl Owner {
         // Before the region word: a looker that the check below misses sees the outer word, and must not find the inner
         // frame with it. One that sees the inner word with the outer frame is as well off: that one lives on.
         record.frame.store(entered.frame, Ordering::Release);
-        record.region.store(entered.outer.0, Ordering::Release);
-        match fences {
-            Fences::Light => light_fence(),
-            // Pairs with the looker's pin and full fence (I4).
-            Fences::Full => fence(Ordering::SeqCst),
-        }
-        let attention = Attention(record.attention.load(Ordering::Acquire));
+        // Full: pairs with the looker's pin and full fence (I4), and with the raiser's RMW and load (I1): one who sees this
+        // region as it was before is seen by the next.
+        let attention = self.change_region(entered.outer, fences);
         if !attention.has(Attention::LOOKS | Attention::NUDGE | Attention::CALLS) {
             return AfterLeave::Nothing;
         }
@@ -259,7 +265,7 @@ impl Owner {
 
     /// The last step out: hands over what will not be delivered.
     #[must_use = "undelivered entries must be settled"]
-    pub(crate) fn close(self) -> VecDeque<Entry> {
+    pub(crate) fn close(self) -> Queue {
         let mut slot = lock(&self.record.slot);
         let drained = slot.close();
         self.record

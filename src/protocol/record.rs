@@ -46,20 +46,18 @@
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 //! | raisers' attention RMWs SeqCst | handler's `hear` RMW Acquire | who found `NUDGE` set has its raise seen |
 
-use std::collections::VecDeque;
-
 use once_cell::race::OnceBox;
 
+use super::entry::{Entry, ReceiptRef, Spare};
 use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
 pub(crate) use super::pin::{AfterUnpin, Pin};
-use super::receipt::ReceiptCell;
 use super::scope_table::ScopeTable;
-use super::slot::{Displaced, Entry, Policy, Slot};
+use super::slot::{Policy, Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region, Sender};
 use crate::sync_shim::{
-    Arc, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
-    const_constructor, load_after_rmw, lock,
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor,
+    load_after_rmw, lock,
 };
 
 /// Which half-fences close the race of I1 for foreign regions.
@@ -90,6 +88,8 @@ pub(crate) struct Record {
     /// *handler*: the fail order.
     pub(crate) order: LazyOrder,
     pub(super) slot: Mutex<Slot>,
+    /// The cell of an earlier raise, for the next.
+    pub(crate) spare: Spare,
     pub(super) scopes: OnceBox<ScopeTable>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Record {
 #[must_use = "the target may sleep until the duty is done"]
 pub(crate) enum AfterPush<'a> {
     Accepted {
-        displaced: Displaced,
+        displaced: Queue,
         duty: Duty<'a>,
     },
     /// The target is past its last safepoint, or the scope is not open: settle the entry as `TargetEnded`.
@@ -155,6 +155,7 @@ impl Record {
                 index,
                 order: LazyOrder::new(),
                 slot: Mutex::new(Slot::new()),
+                spare: Spare::new(),
                 scopes: OnceBox::new(),
             }
         }
@@ -246,8 +247,13 @@ impl Record {
     }
 
     /// The strongest rung that has acted since the last delivery; starts anew.
-    #[cold]
+    #[inline]
     pub(crate) fn take_rung(&self) -> u32 {
+        if self.rung() == 0 { 0 } else { self.reset_rung() }
+    }
+
+    #[cold]
+    fn reset_rung(&self) -> u32 {
         self.rung.swap(0, Ordering::Relaxed)
     }
 
@@ -305,6 +311,7 @@ impl Record {
 
     /// Locks the slot if `generation` is not over. Looks before it locks, too: in a forked child the lock of an abandoned
     /// record may be held for ever.
+    #[inline]
     pub(super) fn slot_of(&self, generation: u32) -> Option<MutexGuard<'_, Slot>> {
         let over = || self.attention().generation() != generation;
         if over() {
@@ -315,6 +322,7 @@ impl Record {
     }
 
     /// Raises into this record's `generation`.
+    #[inline(always)]
     pub(crate) fn raise(
         &self,
         generation: u32,
@@ -328,7 +336,7 @@ impl Record {
         if slot.is_closed() || !self.admits(entry.scope) {
             return AfterPush::Ended(entry);
         }
-        if slot.len() == 0 {
+        if slot.is_empty() {
             // What acted on an earlier raise that was revoked says nothing about this one.
             self.rung.store(0, Ordering::Relaxed);
         }
@@ -353,13 +361,13 @@ impl Record {
         for entry in inherited {
             // Distinct types, or queued: in a slot that was empty nothing is displaced.
             let displaced = slot.push(entry, Policy::Queue);
-            debug_assert!(matches!(displaced, Displaced::Nothing));
+            debug_assert!(displaced.is_empty());
             self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
         }
     }
 
     /// Empties the slot without raising. `None` if the generation is over.
-    pub(crate) fn clear(&self, generation: u32) -> Option<VecDeque<Entry>> {
+    pub(crate) fn clear(&self, generation: u32) -> Option<Queue> {
         let mut slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
         let drained = slot.drain();
         self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
@@ -367,7 +375,7 @@ impl Record {
     }
 
     /// Takes one raise back, if it still waits.
-    pub(crate) fn revoke(&self, generation: u32, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
+    pub(crate) fn revoke(&self, generation: u32, receipt: &ReceiptRef) -> Option<Entry> {
         let mut slot = self.slot_of(generation)?;
         let entry = slot.remove(receipt);
         self.settle_pending_bit(&slot);
@@ -387,14 +395,16 @@ impl Record {
     }
 
     /// Keeps I2. Called under the slot's lock.
+    #[inline]
     pub(super) fn settle_pending_bit(&self, slot: &Slot) {
-        if slot.len() == 0 && self.attention().has(Attention::PENDING) {
+        if slot.is_empty() && self.attention().has(Attention::PENDING) {
             self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
         }
     }
 
     /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
     /// the slot open, so that the generation holds (I3).
+    #[inline]
     pub(super) fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
         let region = Region(load_after_rmw(&self.region));

@@ -135,6 +135,7 @@ impl Registry {
     }
 
     /// The record at `index`, whatever its generation.
+    #[inline]
     pub(crate) fn record(&self, index: u32) -> Option<&'static Record> {
         let (slab, at) = locate(index);
         self.slabs.get(slab)?.get()?.records.get(at)
@@ -330,6 +331,7 @@ const fn slab_size(slab: usize) -> usize {
 }
 
 /// The slab that holds the record at `index`, and where in it.
+#[inline]
 fn locate(index: u32) -> (usize, usize) {
     let shifted = index as usize + FIRST_OCTAVE;
     let octave = (shifted / FIRST_OCTAVE).ilog2() as usize;

@@ -39,16 +39,15 @@
 //! | owner's RMW `BEGUN` Release, after `thread` and `scope` | canceller's RMW and load Acquire | who sees `BEGUN` sees where the scope is |
 //! | canceller's RMW `CANCELLED` Release | owner's RMW Acquire | what the canceller did before is seen in the scope |
 
-use std::collections::VecDeque;
 use std::panic::Location;
 
+use super::entry::ReceiptRef;
 use super::owner::Owner;
-use super::receipt::ReceiptCell;
 use super::record::{Duty, Fences, Record};
 use super::scope_table::{Closed, Marks, ScopeTable};
-use super::slot::Entry;
+use super::slot::Queue;
 use super::word::Attention;
-use crate::sync_shim::{Arc, AtomicU64, Ordering, const_constructor, lock};
+use crate::sync_shim::{AtomicU64, Ordering, const_constructor, lock};
 
 /// A scope of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,8 +80,8 @@ pub(crate) struct Begun {
 #[must_use = "entries must be settled, and what was delivered tells whose exception came out"]
 pub(crate) struct End {
     /// Addressed to it and not delivered: settle as `TargetEnded`.
-    pub(crate) entries: VecDeque<Entry>,
-    pub(crate) delivered: Vec<Arc<ReceiptCell>>,
+    pub(crate) entries: Queue,
+    pub(crate) delivered: Vec<ReceiptRef>,
     /// Somebody raised into it: a nudge may be on its way.
     pub(crate) await_nudge: bool,
     /// Where a scope inside it was begun that was still open.
@@ -163,7 +162,7 @@ impl Owner {
         let scopes = self.record.scopes.get()?;
         match scopes.end(id) {
             Some(marks) if marks.is_none() => Some(End {
-                entries: VecDeque::new(),
+                entries: Queue::new(),
                 delivered: Vec::new(),
                 await_nudge: false,
                 left_open: None,
@@ -205,15 +204,15 @@ impl Owner {
 
     /// Closes the scopes that were begun after `mark` and have not ended: their frames are gone. What they had to raise,
     /// and what to settle as `TargetEnded`.
-    pub(crate) fn close_after(self, mark: ScopeId) -> (Option<Why>, VecDeque<Entry>) {
+    pub(crate) fn close_after(self, mark: ScopeId) -> (Option<Why>, Queue) {
         let Some(scopes) = self.record.scopes.get() else {
-            return (None, VecDeque::new());
+            return (None, Queue::new());
         };
         let (closed, entries) = self.close_from(scopes, scopes.position_after(mark));
         (closed.iter().find_map(|inner| inner.why), entries)
     }
 
-    fn close_from(self, scopes: &ScopeTable, at: usize) -> (Vec<Closed>, VecDeque<Entry>) {
+    fn close_from(self, scopes: &ScopeTable, at: usize) -> (Vec<Closed>, Queue) {
         let mut slot = lock(&self.record.slot);
         let closed = scopes.close_from(at);
         let entries = closed.iter().flat_map(|scope| slot.take_of(scope.id)).collect();
@@ -226,7 +225,7 @@ impl Owner {
     }
 
     /// Takes the call of the outermost cancelled scope; `receipt` stands for this delivery.
-    pub(crate) fn take_scope_call(self, receipt: &Arc<ReceiptCell>) -> ScopeCall {
+    pub(crate) fn take_scope_call(self, receipt: &ReceiptRef) -> ScopeCall {
         let Some(scopes) = self.record.scopes.get() else {
             return ScopeCall::Nothing;
         };
@@ -255,6 +254,7 @@ impl Owner {
 impl Record {
     /// Whether what is addressed to `scope`, or to the thread as a whole, gets in. Called under the slot's lock, with the
     /// slot open.
+    #[inline]
     pub(super) fn admits(&self, scope: Option<ScopeId>) -> bool {
         scope.is_none_or(|id| self.scopes.get().is_some_and(|scopes| scopes.admit(id)))
     }

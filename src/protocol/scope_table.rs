@@ -38,10 +38,10 @@ use std::panic::Location;
 use once_cell::race::OnceBox;
 
 use super::deadline::NEVER;
-use super::receipt::ReceiptCell;
+use super::entry::ReceiptRef;
 use super::scope::{Reason, ScopeId, Why};
 use crate::sync_shim::{
-    Arc, AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, handler_fence, load_after_rmw, lock,
+    AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, handler_fence, load_after_rmw, lock,
 };
 
 /// A place in the source.
@@ -194,7 +194,7 @@ pub(super) struct ScopeTable {
     /// When the driver will visit this record, at the latest. Changes under the slot's lock.
     visit: AtomicU64,
     /// Deliveries in scopes that are open, for the owner to know its own by.
-    delivered: Mutex<Vec<(ScopeId, Arc<ReceiptCell>)>>,
+    delivered: Mutex<Vec<(ScopeId, ReceiptRef)>>,
 }
 
 impl ScopeTable {
@@ -383,14 +383,14 @@ impl ScopeTable {
     }
 
     /// Owner. `id` has been raised into.
-    pub(super) fn note_delivered(&self, id: ScopeId, receipt: &Arc<ReceiptCell>) {
+    pub(super) fn note_delivered(&self, id: ScopeId, receipt: &ReceiptRef) {
         let mut delivered = lock(&self.delivered);
         delivered.retain(|(scope, receipt)| *scope != id || !receipt.state().is_final());
-        delivered.push((id, Arc::clone(receipt)));
+        delivered.push((id, receipt.clone()));
     }
 
     /// Owner. What was delivered in `id`, which is over.
-    pub(super) fn take_delivered(&self, id: ScopeId) -> Vec<Arc<ReceiptCell>> {
+    pub(super) fn take_delivered(&self, id: ScopeId) -> Vec<ReceiptRef> {
         let mut delivered = lock(&self.delivered);
         let of = delivered.extract_if(.., |(scope, _)| *scope == id);
         of.map(|(_, receipt)| receipt).collect()

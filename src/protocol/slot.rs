@@ -12,70 +12,10 @@
 //! - I4. The scope that an entry is addressed to is open: what comes too late is not let in (`Record::admits`), and the end
 //!   of a scope takes its entries out.
 
-use std::any::TypeId;
 use std::collections::VecDeque;
-use std::error::Error;
-use std::panic::Location;
 
-use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
-use super::registry::ThreadId;
+use super::entry::{Entry, ReceiptRef};
 use super::scope::ScopeId;
-use crate::sync_shim::Arc;
-
-/// An exception on its way: a value, or the recipe that makes it in the target.
-pub(crate) enum Payload {
-    Value(Box<dyn Error + Send>),
-    Make(fn() -> Box<dyn Error + Send>),
-    /// For a whole tree or group: each target makes its own, and who is spawned while it waits inherits it.
-    Spread(std::sync::Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>),
-}
-
-/// What is known of a raise beside the exception itself.
-#[derive(Clone, Copy)]
-pub(crate) struct Origin {
-    /// The exception's type, by which a later raise supersedes an earlier one.
-    pub(crate) kind: TypeId,
-    pub(crate) type_name: &'static str,
-    pub(crate) raised_by: Option<ThreadId>,
-    pub(crate) raised_at: &'static Location<'static>,
-}
-
-/// One raised exception in a slot.
-pub(crate) struct Entry {
-    pub(crate) payload: Payload,
-    pub(crate) origin: Origin,
-    pub(crate) receipt: Arc<ReceiptCell>,
-    /// Neither supersedes nor is superseded.
-    pub(crate) queued: bool,
-    /// The scope of the target that it is addressed to; `None` for the thread as a whole.
-    pub(crate) scope: Option<ScopeId>,
-}
-
-impl Entry {
-    /// A copy for a child, if the exception is one that children inherit.
-    fn inherited(&self) -> Option<Self> {
-        let Payload::Spread(make) = &self.payload else {
-            return None;
-        };
-        Some(Self {
-            payload: Payload::Spread(std::sync::Arc::clone(make)),
-            origin: self.origin,
-            receipt: Arc::new(ReceiptCell::new()),
-            queued: self.queued,
-            // A copy belongs to no scope: its thread is in none.
-            scope: None,
-        })
-    }
-
-    /// Ends an entry that left the slot undelivered. The payload is dropped here: call it with no lock held.
-    pub(crate) fn settle(self, outcome: ReceiptState) -> (Arc<ReceiptCell>, AfterSettle) {
-        let Self { payload, receipt, .. } = self;
-        // First: who sees the outcome may rely on the destructor having run.
-        drop(payload);
-        let after = receipt.advance(outcome);
-        (receipt, after)
-    }
-}
 
 /// How a raise treats what already waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,32 +34,125 @@ impl Policy {
     }
 }
 
-/// What a push has put out of the slot.
-#[must_use = "displaced entries must be settled"]
-pub(crate) enum Displaced {
-    Nothing,
-    One(Entry),
-    All(VecDeque<Entry>),
+/// Entries in their order: those in a slot, or what has left it at once. Most queues are of one: the first is in place, and only those behind it allocate room.
+#[must_use = "what has left a slot must be settled"]
+pub(crate) struct Queue {
+    /// `None` if the queue is empty, and then `rest` is empty too.
+    first: Option<Entry>,
+    /// Boxed: the word that a record has for it is one that nearly none of them needs.
+    rest: Option<Box<VecDeque<Entry>>>,
 }
 
-impl IntoIterator for Displaced {
+impl Queue {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            rest: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn of(entry: Entry) -> Self {
+        Self {
+            first: Some(entry),
+            rest: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// The only one, or the queue again if it is not of one.
+    #[inline]
+    pub(crate) fn single(self) -> Result<Entry, Self> {
+        match self {
+            Self {
+                first: Some(only),
+                rest: None,
+            } => Ok(only),
+            queue => Err(queue),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.first
+            .iter()
+            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
+    #[inline]
+    fn push_back(&mut self, entry: Entry) {
+        if self.first.is_none() {
+            self.first = Some(entry);
+        } else {
+            self.rest.get_or_insert_default().push_back(entry);
+        }
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<Entry> {
+        let first = self.first.take();
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.pop_front();
+        }
+        first
+    }
+
+    /// The entry that a raise of this one supersedes.
+    #[inline]
+    fn twin(&mut self, of: &Entry) -> Option<&mut Entry> {
+        let is = |e: &Entry| !e.queued && e.origin.kind.is(of.origin.kind) && e.scope == of.scope;
+        match (&mut self.first, &mut self.rest) {
+            (Some(first), _) if is(first) => Some(first),
+            (_, Some(rest)) => rest.iter_mut().find(|entry| is(entry)),
+            (_, None) => None,
+        }
+    }
+
+    fn remove(&mut self, receipt: &ReceiptRef) -> Option<Entry> {
+        if self.first.as_ref()?.receipt.is(receipt) {
+            return self.pop_front();
+        }
+        let rest = self.rest.as_mut()?;
+        let at = rest.iter().position(|entry| entry.receipt.is(receipt))?;
+        rest.remove(at)
+    }
+}
+
+impl IntoIterator for Queue {
     type Item = Entry;
     type IntoIter =
         std::iter::Chain<std::option::IntoIter<Entry>, std::collections::vec_deque::IntoIter<Entry>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        let (one, all) = match self {
-            Self::Nothing => (None, VecDeque::new()),
-            Self::One(entry) => (Some(entry), VecDeque::new()),
-            Self::All(entries) => (None, entries),
-        };
-        one.into_iter().chain(all)
+        let rest = self.rest.map(|rest| *rest).unwrap_or_default();
+        self.first.into_iter().chain(rest)
+    }
+}
+
+impl Extend<Entry> for Queue {
+    fn extend<T: IntoIterator<Item = Entry>>(&mut self, entries: T) {
+        entries.into_iter().for_each(|entry| self.push_back(entry));
+    }
+}
+
+impl FromIterator<Entry> for Queue {
+    fn from_iter<T: IntoIterator<Item = Entry>>(entries: T) -> Self {
+        let mut queue = Self::new();
+        queue.extend(entries);
+        queue
     }
 }
 
 /// The queue of P5.
 pub(crate) struct Slot {
-    queue: VecDeque<Entry>,
+    queue: Queue,
     /// How many entries were ever put in, modulo 2^32.
     pushes: u32,
     closed: bool,
@@ -128,7 +161,7 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) const fn new() -> Self {
         Self {
-            queue: VecDeque::new(),
+            queue: Queue::new(),
             pushes: 0,
             closed: true,
         }
@@ -138,8 +171,14 @@ impl Slot {
         self.closed = false;
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -156,66 +195,59 @@ impl Slot {
     }
 
     /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
-    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Displaced {
+    #[inline(always)]
+    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Queue {
         self.pushes = self.pushes.wrapping_add(1);
         match policy {
             Policy::Replace => {
-                let displaced = std::mem::take(&mut self.queue);
+                let displaced = self.drain();
                 self.queue.push_back(entry);
-                Displaced::All(displaced)
+                return displaced;
             }
             Policy::Supersede => {
-                let twin = self
-                    .queue
-                    .iter_mut()
-                    .find(|e| !e.queued && e.origin.kind == entry.origin.kind && e.scope == entry.scope);
-                if let Some(place) = twin {
+                if let Some(place) = self.queue.twin(&entry) {
                     std::mem::swap(place, &mut entry);
-                    Displaced::One(entry)
-                } else {
-                    self.queue.push_back(entry);
-                    Displaced::Nothing
+                    return Queue::of(entry);
                 }
             }
-            Policy::Queue => {
-                self.queue.push_back(entry);
-                Displaced::Nothing
-            }
+            Policy::Queue => {}
         }
+        self.queue.push_back(entry);
+        Queue::new()
     }
 
+    #[inline]
     pub(crate) fn take_first(&mut self) -> Option<Entry> {
         self.queue.pop_front()
     }
 
     /// Takes out what is addressed to `scope`.
     #[must_use = "what is taken out must be settled"]
-    pub(crate) fn take_of(&mut self, scope: ScopeId) -> VecDeque<Entry> {
+    pub(crate) fn take_of(&mut self, scope: ScopeId) -> Queue {
         if self.queue.iter().all(|entry| entry.scope != Some(scope)) {
-            return VecDeque::new();
+            return Queue::new();
         }
-        let (of, others) = self.queue.drain(..).partition(|entry| entry.scope == Some(scope));
-        self.queue = others;
-        of
+        let (of, others) = self
+            .drain()
+            .into_iter()
+            .partition::<Vec<_>, _>(|entry| entry.scope == Some(scope));
+        self.queue.extend(others);
+        of.into_iter().collect()
     }
 
     /// The entry of this receipt, if it still waits.
-    pub(crate) fn remove(&mut self, receipt: &Arc<ReceiptCell>) -> Option<Entry> {
-        let at = self
-            .queue
-            .iter()
-            .position(|entry| Arc::ptr_eq(&entry.receipt, receipt))?;
-        self.queue.remove(at)
+    pub(crate) fn remove(&mut self, receipt: &ReceiptRef) -> Option<Entry> {
+        self.queue.remove(receipt)
     }
 
     #[must_use = "drained entries must be settled"]
-    pub(crate) fn drain(&mut self) -> VecDeque<Entry> {
-        std::mem::take(&mut self.queue)
+    pub(crate) fn drain(&mut self) -> Queue {
+        std::mem::replace(&mut self.queue, Queue::new())
     }
 
     /// Refuses every later push and hands over what waits.
     #[must_use = "drained entries must be settled"]
-    pub(crate) fn close(&mut self) -> VecDeque<Entry> {
+    pub(crate) fn close(&mut self) -> Queue {
         self.closed = true;
         self.drain()
     }

@@ -6,20 +6,19 @@
 //! **Signal context:** no.
 
 use core::time::Duration;
-use std::any::TypeId;
 use std::error::Error;
 use std::panic::Location;
 use std::ptr::null_mut;
 
 use super::deadline::NEVER;
+use super::entry::{Contents, Entry, Kind as EntryKind, Origin, Payload};
 use super::ladder::{Found, Step, Times};
 use super::order::{Act, Instruction, Order};
-use super::receipt::{ReceiptCell, ReceiptState};
+use super::receipt::ReceiptState;
 use super::record::{AfterPush, Duty, Fences, Need, Owner, Record};
 use super::scope::ScopeId;
-use super::slot::{Entry, Origin, Payload, Policy, Slot};
+use super::slot::{Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
-use crate::sync_shim::Arc;
 
 /// Rows `a b|c * -> result`: a cell is one word, a choice of words, or any.
 struct Table(Vec<(Vec<&'static str>, &'static str)>);
@@ -55,23 +54,17 @@ impl Table {
 struct First;
 struct Other;
 
-fn entry(kind: TypeId, queued: bool, scope: Option<ScopeId>) -> Entry {
-    Entry {
-        payload: Payload::Make(|| -> Box<dyn Error + Send> { Box::new(std::fmt::Error) }),
-        origin: Origin {
-            kind,
-            type_name: "",
-            raised_by: None,
-            raised_at: Location::caller(),
-        },
-        receipt: Arc::new(ReceiptCell::new()),
-        queued,
-        scope,
-    }
+fn entry(kind: &'static EntryKind, queued: bool, scope: Option<ScopeId>) -> Entry {
+    let origin = Origin {
+        kind,
+        ..Origin::of::<()>(Location::caller())
+    };
+    let make = || -> Box<dyn Error + Send> { Box::new(std::fmt::Error) };
+    Entry::new(Contents::new(Payload::Make(make), origin, queued, scope))
 }
 
 fn first() -> Entry {
-    entry(TypeId::of::<First>(), false, None)
+    entry(EntryKind::of::<First>(), false, None)
 }
 
 fn record() -> &'static Record {
@@ -323,9 +316,9 @@ fn a_push_displaces_what_the_table_of_the_slot_says() {
             let there = match state {
                 "nothing" => None,
                 "one" => Some(first()),
-                "queued-one" => Some(entry(TypeId::of::<First>(), true, None)),
-                "one-of-another-type" => Some(entry(TypeId::of::<Other>(), false, None)),
-                _ => Some(entry(TypeId::of::<First>(), false, Some(scope))),
+                "queued-one" => Some(entry(EntryKind::of::<First>(), true, None)),
+                "one-of-another-type" => Some(entry(EntryKind::of::<Other>(), false, None)),
+                _ => Some(entry(EntryKind::of::<First>(), false, Some(scope))),
             };
             let mut all = there.is_some();
             if let Some(there) = there {
@@ -333,16 +326,16 @@ fn a_push_displaces_what_the_table_of_the_slot_says() {
             }
             // Another type behind it: superseding keeps the place.
             assert_eq!(
-                slot.push(entry(TypeId::of::<u8>(), true, None), Policy::Queue)
+                slot.push(entry(EntryKind::of::<u8>(), true, None), Policy::Queue)
                     .into_iter()
                     .count(),
                 0
             );
-            let new = entry(TypeId::of::<First>(), policy == Policy::Queue, None);
+            let new = entry(EntryKind::of::<First>(), policy == Policy::Queue, None);
             let receipt = new.receipt.clone();
             let displaced = slot.push(new, policy).into_iter().count();
             let at = std::iter::from_fn(|| slot.take_first())
-                .position(|taken| Arc::ptr_eq(&taken.receipt, &receipt))
+                .position(|taken| taken.receipt.is(&receipt))
                 .unwrap();
             all &= displaced == 2;
             let seen = match (displaced, at) {
@@ -483,18 +476,18 @@ fn who_takes_an_entry_out_is_the_only_one() {
                     "take" => owner.take_pending().into_iter().collect(),
                     "revoke" => record.revoke(1, &receipt).into_iter().collect(),
                     "clear" => record.clear(1).into_iter().flatten().collect(),
-                    "close" => owner.close().into(),
+                    "close" => owner.close().into_iter().collect(),
                     _ => push(first()),
                 }
             };
-            let ours = |out: &Entry| Arc::ptr_eq(&out.receipt, &receipt);
+            let ours = |out: &Entry| out.receipt.is(&receipt);
             let mut out = leave(first_way);
             assert!(out.len() == 1 && ours(&out[0]), "{first_way}");
             assert!(
                 !leave(second_way).iter().any(ours),
                 "{first_way}, then {second_way}"
             );
-            let (_, after) = out.remove(0).settle(ReceiptState::Revoked);
+            let after = out[0].settle(ReceiptState::Revoked);
             assert_eq!(after, super::receipt::AfterSettle::Nothing);
             assert_eq!(receipt.state(), ReceiptState::Revoked);
         }

@@ -341,7 +341,7 @@ pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let held = NoWayOut;
     let mut since = in_flight();
-    since.retain(|new| !before.iter().any(|old| Arc::ptr_eq(old, new)));
+    since.retain(|new| !before.iter().any(|old| old.is(new)));
     if result.is_err() || !since.is_empty() {
         scope.shared.cancel();
     }

@@ -23,9 +23,9 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Sleeps while the low half of `word` is `expected`, at most until `deadline` (nanoseconds of [`now`]; `None` waits for
-/// ever).
-pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) {
-    sleep(low_half(word), expected, deadline);
+/// ever). `true` if it was woken, and so before the deadline.
+pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) -> bool {
+    sleep(low_half(word), expected, deadline)
 }
 
 /// Wakes one thread that sleeps on the low half of `word`.
@@ -54,7 +54,7 @@ pub(super) fn low_half(word: &AtomicU64) -> *const u32 {
     std::ptr::from_ref(word).cast::<u32>().wrapping_add(half)
 }
 
-fn sleep(word: *const u32, expected: u32, deadline: Option<u64>) {
+fn sleep(word: *const u32, expected: u32, deadline: Option<u64>) -> bool {
     let limit = deadline.map(|at| libc::timespec {
         tv_sec: (at / 1_000_000_000) as libc::time_t,
         tv_nsec: (at % 1_000_000_000) as libc::c_long,
@@ -70,8 +70,8 @@ fn sleep(word: *const u32, expected: u32, deadline: Option<u64>) {
             limit,
             std::ptr::null::<u32>(),
             u32::MAX,
-        )
-    };
+        ) == 0
+    }
 }
 
 fn rouse(word: *const u32, count: i32) {

@@ -4,35 +4,21 @@
 //!
 //! **Signal context:** no.
 
-use std::any::TypeId;
-use std::panic::Location;
-
 use loom::sync::Arc;
 use loom::thread;
 
 use crate::attach_exit::end;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Entry, Payload};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Owner, Record};
 use crate::protocol::registry::{Registry, ThreadId};
-use crate::protocol::slot::{Entry, Origin, Payload, Policy};
-use crate::stage::{Counted, Futex, model, release, settle, take_and_catch};
+use crate::protocol::slot::Policy;
+use crate::stage::{Counted, Futex, contents, model, release, settle, take_and_catch};
 
 /// The exception for a whole tree, as `Spreadable::raisable` makes it.
 fn spread_entry() -> Entry {
-    Entry {
-        payload: Payload::Spread(std::sync::Arc::new(|| {
-            Box::new(Counted(std::sync::Arc::default()))
-        })),
-        origin: Origin {
-            kind: TypeId::of::<Counted>(),
-            type_name: "Counted",
-            raised_by: None,
-            raised_at: Location::caller(),
-        },
-        receipt: Arc::new(ReceiptCell::new()),
-        queued: false,
-        scope: None,
-    }
+    let make = || -> Box<dyn std::error::Error + Send> { Box::new(Counted(std::sync::Arc::default())) };
+    Entry::new(contents(Payload::Spread(std::sync::Arc::new(make))))
 }
 
 fn born(registry: &Registry, parent: Option<ThreadId>) -> (ThreadId, &'static Record) {

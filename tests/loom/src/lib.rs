@@ -25,6 +25,7 @@ mod sync_shim;
 mod attach_exit;
 mod birth;
 mod detached;
+mod entry;
 mod handler;
 mod locks;
 mod notes;

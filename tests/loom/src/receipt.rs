@@ -85,10 +85,10 @@ fn a_waiter_is_told_the_one_end_of_a_raise() {
         let revoker = thread::spawn({
             let (futex, raised) = (futex.clone(), raised.clone());
             move || {
-                let Some(entry) = record.revoke(FIRST, &raised.receipt) else {
+                let Some(mut entry) = record.revoke(FIRST, &raised.receipt) else {
                     return;
                 };
-                let (_, after) = entry.settle(ReceiptState::Revoked);
+                let after = entry.settle(ReceiptState::Revoked);
                 if after == AfterSettle::Wake {
                     futex.wake();
                 }

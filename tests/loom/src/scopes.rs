@@ -10,7 +10,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::protocol::deadline::NEVER;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Fences, Owner, Record};
 use crate::protocol::scope::{Place, ScopeCall, ScopeCell, ScopeId, Why};
 use crate::protocol::slot::Policy;
@@ -111,8 +111,7 @@ fn a_deadline_that_fires_at_the_end_is_not_seen_after_it() {
         });
         let inside = calls(record);
         if inside {
-            let receipt = Arc::new(ReceiptCell::new());
-            let called = Owner::of(record).take_scope_call(&receipt);
+            let called = Owner::of(record).take_scope_call(&Raised::new().receipt);
             assert!(matches!(called, ScopeCall::Raise((Why::TimedOut, _))));
         }
         end(record, scope);

@@ -6,7 +6,6 @@
 //!
 //! **Signal context:** no.
 
-use std::any::TypeId;
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::Location;
@@ -16,10 +15,11 @@ use std::sync::atomic::{AtomicUsize as Counter, Ordering::SeqCst};
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use loom::sync::{Arc, Condvar, Mutex};
 
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Fences, Pin, Record};
 use crate::protocol::registry::Registry;
-use crate::protocol::slot::{Entry, Origin, Payload, Policy};
+use crate::protocol::slot::Policy;
 use crate::protocol::word::Attention;
 use crate::sync_shim::in_models::LIGHT_FENCE;
 
@@ -231,32 +231,28 @@ impl Drop for Counted {
 /// A raise as the test holds it: its receipt, and how often its exception has been dropped.
 #[derive(Clone)]
 pub struct Raised {
-    pub receipt: Arc<ReceiptCell>,
+    pub receipt: ReceiptRef,
     pub drops: std::sync::Arc<Counter>,
+    /// Until it is raised. Not a part of the model.
+    entry: std::sync::Arc<std::sync::Mutex<Option<Entry>>>,
 }
 
 impl Raised {
+    #[track_caller]
     pub fn new() -> Self {
+        let drops = std::sync::Arc::<Counter>::default();
+        let payload = Payload::Value(Box::new(Counted(drops.clone())));
+        let (entry, receipt) = Entry::with_receipt(contents(payload));
         Self {
-            receipt: Arc::new(ReceiptCell::new()),
-            drops: std::sync::Arc::default(),
+            receipt,
+            drops,
+            entry: std::sync::Arc::new(std::sync::Mutex::new(Some(entry))),
         }
     }
 
     #[track_caller]
     pub fn entry(&self) -> Entry {
-        Entry {
-            payload: Payload::Value(Box::new(Counted(self.drops.clone()))),
-            origin: Origin {
-                kind: TypeId::of::<Counted>(),
-                type_name: "Counted",
-                raised_by: None,
-                raised_at: Location::caller(),
-            },
-            receipt: self.receipt.clone(),
-            queued: false,
-            scope: None,
-        }
+        self.entry.lock().unwrap().take().expect("it is raised once")
     }
 
     pub fn drops(&self) -> usize {
@@ -268,10 +264,17 @@ impl Raised {
     }
 }
 
+/// What is raised here: for the thread as a whole, to be superseded.
+#[track_caller]
+pub fn contents(payload: Payload) -> Contents {
+    Contents::new(payload, Origin::of::<Counted>(Location::caller()), false, None)
+}
+
 /// Ends an entry as the face does. Whether the receipt moved.
-pub fn settle(entry: Entry, outcome: ReceiptState) -> bool {
+pub fn settle(mut entry: Entry, outcome: ReceiptState) -> bool {
     let moves = entry.receipt.state() == ReceiptState::Pending;
-    let (receipt, _no_waiter) = entry.settle(outcome);
+    let receipt = entry.receipt.clone();
+    let _no_waiter = entry.settle(outcome);
     assert!(moves, "an entry left the slot with its receipt settled already");
     assert_eq!(receipt.state(), outcome);
     moves

@@ -5,6 +5,7 @@
 //!
 //! **Signal context:** no.
 
+use std::panic::Location;
 use std::sync::atomic::AtomicUsize as Counter;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -14,10 +15,10 @@ use shuttle::thread;
 
 use crate::driver::Driver;
 use crate::kernel::Reach;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::scope::ScopeCell;
-use crate::protocol::slot::Entry;
 use crate::raisers;
 use crate::target;
 
@@ -82,8 +83,16 @@ impl Drop for Numbered {
 /// A raise as its raiser holds it.
 pub(crate) struct Raised {
     pub(crate) number: Option<usize>,
-    pub(crate) receipt: Arc<ReceiptCell>,
+    pub(crate) receipt: ReceiptRef,
     drops: std::sync::Arc<Counter>,
+    /// Until it is raised. Not a part of the play.
+    entry: std::sync::Mutex<Option<Entry>>,
+}
+
+impl Raised {
+    pub(crate) fn entry(&self) -> Entry {
+        self.entry.lock().unwrap().take().expect("it is raised once")
+    }
 }
 
 #[derive(Default)]
@@ -99,7 +108,7 @@ struct Counts {
 pub(crate) struct Ledger {
     pub(crate) live: Mutex<Vec<Reach>>,
     pub(crate) scopes: Mutex<Vec<(Reach, Arc<ScopeCell>)>>,
-    pub(crate) receipts: Mutex<Vec<Arc<ReceiptCell>>>,
+    pub(crate) receipts: Mutex<Vec<ReceiptRef>>,
     pub(crate) over: AtomicBool,
     fault: Option<Fault>,
     made: Counter,
@@ -126,21 +135,23 @@ impl Ledger {
     }
 
     pub(crate) fn new_raise(&self, last: bool) -> Raised {
-        let receipt = Arc::new(ReceiptCell::new());
+        let drops = std::sync::Arc::<Counter>::default();
+        let number = (!last).then(|| self.made.fetch_add(1, SeqCst));
+        let exception = Numbered {
+            number,
+            drops: drops.clone(),
+        };
+        let origin = Origin::of::<Numbered>(Location::caller());
+        let contents = Contents::new(Payload::Value(Box::new(exception)), origin, false, None);
+        let (entry, receipt) = Entry::with_receipt(contents);
         if !last {
             self.receipts.lock().unwrap().push(receipt.clone());
         }
         Raised {
-            number: (!last).then(|| self.made.fetch_add(1, SeqCst)),
+            number,
             receipt,
-            drops: std::sync::Arc::default(),
-        }
-    }
-
-    pub(crate) fn exception(&self, raised: &Raised) -> Numbered {
-        Numbered {
-            number: raised.number,
-            drops: raised.drops.clone(),
+            drops,
+            entry: std::sync::Mutex::new(Some(entry)),
         }
     }
 
@@ -151,7 +162,7 @@ impl Ledger {
     }
 
     /// Ends an entry that left the slot undelivered.
-    pub(crate) fn settle(&self, entry: Entry, outcome: ReceiptState) {
+    pub(crate) fn settle(&self, mut entry: Entry, outcome: ReceiptState) {
         assert_eq!(entry.receipt.state(), ReceiptState::Pending, "settled twice");
         if outcome == ReceiptState::Superseded && self.fault == Some(Fault::DisplacedIsForgotten) {
             return;
@@ -164,7 +175,8 @@ impl Ledger {
             other => unreachable!("{other:?}"),
         }
         drop(counts);
-        let (receipt, _nobody_waits) = entry.settle(outcome);
+        let receipt = entry.receipt.clone();
+        let _nobody_waits = entry.settle(outcome);
         assert_eq!(receipt.state(), outcome);
     }
 

@@ -4,7 +4,6 @@
 //!
 //! **Signal context:** no.
 
-use std::any::TypeId;
 use std::panic::Location;
 
 use shuttle::rand::{Rng, thread_rng};
@@ -14,10 +13,11 @@ use shuttle::thread;
 use crate::driver::{Driver, release};
 use crate::kernel::Reach;
 use crate::play::{Ledger, Raised};
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Entry, Kind, ReceiptRef};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Fences, Pin};
 use crate::protocol::scope::ScopeId;
-use crate::protocol::slot::{Entry, Origin, Payload, Policy};
+use crate::protocol::slot::Policy;
 
 /// The name that two of the targets share for a while.
 pub(crate) const NAME: &str = "worker";
@@ -25,23 +25,16 @@ pub(crate) const NAME: &str = "worker";
 struct First;
 struct Second;
 
-fn entry(ledger: &Ledger, raised: &Raised, policy: Policy, scope: Option<ScopeId>) -> Entry {
+fn entry(raised: &Raised, policy: Policy, scope: Option<ScopeId>) -> Entry {
     let kind = match raised.number {
-        Some(number) if number % 2 == 0 => TypeId::of::<First>(),
-        _ => TypeId::of::<Second>(),
+        Some(number) if number % 2 == 0 => Kind::of::<First>(),
+        _ => Kind::of::<Second>(),
     };
-    Entry {
-        payload: Payload::Value(Box::new(ledger.exception(raised))),
-        origin: Origin {
-            kind,
-            type_name: "Numbered",
-            raised_by: None,
-            raised_at: Location::caller(),
-        },
-        receipt: raised.receipt.clone(),
-        queued: policy == Policy::Queue,
-        scope,
-    }
+    let mut entry = raised.entry();
+    entry.origin.kind = kind;
+    entry.queued = policy == Policy::Queue;
+    entry.scope = scope;
+    entry
 }
 
 /// Raises into one thread. Whether that thread was there, leaving included.
@@ -57,7 +50,7 @@ fn push(
         .registry
         .record(reach.id.index())
         .expect("it was registered");
-    let entry = entry(ledger, raised, policy, scope);
+    let entry = entry(raised, policy, scope);
     match record.raise(reach.id.generation(), entry, policy, Fences::Light) {
         AfterPush::Accepted { displaced, duty } => {
             driver.perform(reach, duty, raised.number);
@@ -185,7 +178,7 @@ fn cancel_the_latest(driver: &Driver, ledger: &Ledger) {
 }
 
 fn revoke_one(driver: &Driver, ledger: &Ledger) {
-    let receipt: Option<Arc<ReceiptCell>> = {
+    let receipt: Option<ReceiptRef> = {
         let made = ledger.receipts.lock().unwrap();
         let among = made.len();
         (among > 0).then(|| made[thread_rng().gen_range(0..among)].clone())

@@ -16,10 +16,10 @@ use crate::driver::Driver;
 use crate::kernel::{Kernel, Reach};
 use crate::play::{Fault, Ledger, Numbered};
 use crate::protocol::deadline::NEVER;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::Payload;
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::scope::{Begun, Place, ScopeCall, ScopeCell, ScopeId};
-use crate::protocol::slot::Payload;
 use crate::protocol::wait::{NextStep, Raises};
 use crate::protocol::word::{Attention, Gate, Kind, Level, Moment, Region};
 
@@ -343,7 +343,7 @@ impl Target {
         }
         let attention = self.owner.record().attention();
         if attention.has(Attention::PENDING)
-            && let Some(entry) = self.owner.take_pending()
+            && let Some(mut entry) = self.owner.take_pending()
         {
             self.await_nudge();
             if let Some(scope) = entry.scope {
@@ -353,7 +353,7 @@ impl Target {
                 );
             }
             let _nobody_waits = entry.receipt.advance(ReceiptState::Delivered);
-            let Payload::Value(value) = entry.payload else {
+            let Payload::Value(value) = entry.payload.take() else {
                 unreachable!("the raisers raise values")
             };
             let exception: &Numbered = value.downcast_ref().expect("one of the play's");
@@ -371,7 +371,7 @@ impl Target {
             return flow;
         }
         if attention.has(Attention::SCOPE) {
-            let receipt = Arc::new(ReceiptCell::new());
+            let receipt = self.ledger.new_raise(true).receipt;
             if let ScopeCall::Raise(_) = self.owner.take_scope_call(&receipt) {
                 assert!(!self.scopes.is_empty(), "called by a scope that is over");
                 self.await_nudge();

@@ -1,0 +1,510 @@
+//! The cell of one raise: a receipt's state and the exception on its way, in one allocation.
+//!
+//! Owns: the cell, the two kinds of handles on it, and when it is freed. Leaves to [`super::receipt`] the state, to
+//! [`super::slot`] where entries wait, to the face what becomes of a delivered exception.
+//! A handle may be used and dropped on any thread; nothing blocks. Making an entry allocates, once. Dropping an entry that
+//! was not emptied runs the exception's destructor, so that is for where no lock is held.
+//!
+//! **Signal context:** no, a cell may be freed.
+//!
+//! ```text
+//!   raiser's Receipt ──▶ ReceiptRef ──┐     ┌───────────────────────────────────┐
+//!   target's in_flight ▶ ReceiptRef ──┼──▶  │ state · handles                   │ shared
+//!                                     │     ├───────────────────────────────────┤
+//!   slot, then Raised ─▶ Entry ───────┘     │ payload · origin · scope · rung.. │ the entry's holder
+//!                                           └───────────────────────────────────┘
+//! ```
+//!
+//! - I1. A cell has one [`Entry`], which is not cloned; the contents are reached through it alone. Who holds it may be another
+//!   thread later: it is handed on under the slot's lock, or by moving it.
+//! - I2. A cell is freed by the drop of its last handle, once: whoever sees that its handle is the only one, or takes the
+//!   count to zero, has the cell to itself.
+//! - I3. The payload is dropped by the entry's holder, not with the last handle: a receipt that is kept keeps no exception.
+//! - I4. A cell that is kept as spare has no handle and nothing in it to drop; who takes it out has it to itself.
+//!
+//! | write | read | why |
+//! | --- | --- | --- |
+//! | `Spare::keep` swap Release | `Spare::take` swap Acquire | who fills the cell again does so after its last handle went |
+//! | drop's `fetch_sub` Release | the last drop's load or `fetch_sub`, Acquire | what was done through other handles is done before the cell is freed |
+
+#![allow(unsafe_code)]
+
+use std::any::{Any, TypeId};
+use std::error::Error;
+use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+use std::ptr::NonNull;
+
+use once_cell::race::OnceBox;
+
+use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
+use super::registry::ThreadId;
+use super::scope::ScopeId;
+use crate::sync_shim::{AtomicPtr, AtomicU32, Ordering, UnsafeCell, const_constructor};
+
+/// An exception on its way: a value, or the recipe that makes it in the target.
+pub(crate) enum Payload {
+    Value(Box<dyn Error + Send>),
+    Make(fn() -> Box<dyn Error + Send>),
+    /// For a whole tree or group: each target makes its own, and who is spawned while it waits inherits it.
+    Spread(std::sync::Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>),
+    /// It has been taken out.
+    Taken,
+}
+
+impl Payload {
+    /// The recipe becomes the value. Runs the exception's own code.
+    pub(crate) fn make(&mut self) {
+        let value = match self {
+            Self::Make(make) => make(),
+            Self::Spread(make) => make(),
+            Self::Value(_) | Self::Taken => return,
+        };
+        *self = Self::Value(value);
+    }
+
+    /// The value, if it has been made and not been taken out.
+    pub(crate) fn value(&self) -> Option<&(dyn Error + Send + 'static)> {
+        match self {
+            Self::Value(value) => Some(&**value),
+            _ => None,
+        }
+    }
+
+    /// Whether dropping it runs anything.
+    pub(crate) fn has_destructor(&self) -> bool {
+        matches!(self, Self::Value(_) | Self::Spread(_))
+    }
+
+    /// Takes it out.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Taken)
+    }
+}
+
+/// An exception's type.
+pub(crate) struct Kind {
+    id: TypeId,
+    name: fn() -> &'static str,
+}
+
+impl Kind {
+    pub(crate) const fn of<E: 'static>() -> &'static Self {
+        const {
+            &Self {
+                id: TypeId::of::<E>(),
+                name: std::any::type_name::<E>,
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> TypeId {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        (self.name)()
+    }
+
+    /// One type may have many of these, in many units of code.
+    #[inline]
+    pub(crate) fn is(&'static self, other: &'static Self) -> bool {
+        std::ptr::eq(self, other) || self.id == other.id
+    }
+}
+
+/// What is known of a raise beside the exception itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// The exception's type, by which a later raise supersedes an earlier one.
+    pub(crate) kind: &'static Kind,
+    pub(crate) raised_by: Option<ThreadId>,
+    pub(crate) raised_at: &'static Location<'static>,
+}
+
+impl Origin {
+    /// Of an `E` that nobody has raised from another thread.
+    pub(crate) fn of<E: 'static>(at: &'static Location<'static>) -> Self {
+        Self {
+            kind: Kind::of::<E>(),
+            raised_by: None,
+            raised_at: at,
+        }
+    }
+}
+
+/// What only the entry's holder reads and writes.
+pub(crate) struct Contents {
+    pub(crate) payload: Payload,
+    pub(crate) origin: Origin,
+    /// Neither supersedes nor is superseded.
+    pub(crate) queued: bool,
+    /// The strongest rung that had acted when it was taken, as [`super::record`] notes rungs.
+    pub(crate) rung: u32,
+    /// The scope of the target that it is addressed to; `None` for the thread as a whole.
+    pub(crate) scope: Option<ScopeId>,
+    /// What the face keeps with a delivered exception, where there is something.
+    pub(crate) aside: OnceBox<Box<dyn Any + Send + Sync>>,
+}
+
+impl Contents {
+    #[inline]
+    pub(crate) fn new(payload: Payload, origin: Origin, queued: bool, scope: Option<ScopeId>) -> Self {
+        Self {
+            payload,
+            origin,
+            queued,
+            rung: 0,
+            scope,
+            aside: OnceBox::new(),
+        }
+    }
+}
+
+pub(super) struct Cell {
+    receipt: ReceiptCell,
+    /// Entry and receipts.
+    handles: AtomicU32,
+    contents: UnsafeCell<Contents>,
+}
+
+impl Cell {
+    /// With two handles, as [`Entry::in_cell`] makes them.
+    #[inline(always)]
+    fn new(contents: Contents) -> Self {
+        Self {
+            receipt: ReceiptCell::new(),
+            handles: AtomicU32::new(2),
+            contents: UnsafeCell::new(contents),
+        }
+    }
+}
+
+/// A handle on a raise's state: the raiser's receipt, and whoever must move it on.
+pub(crate) struct ReceiptRef(NonNull<Cell>);
+
+// SAFETY: through it only atomics are reached, and the cell is freed by whichever handle goes last (I2); its contents
+// are `Send`, so they may be freed on any thread.
+unsafe impl Send for ReceiptRef {}
+// SAFETY: as above: atomics, and a count.
+unsafe impl Sync for ReceiptRef {}
+
+impl ReceiptRef {
+    #[inline(always)]
+    fn cell(&self) -> &Cell {
+        // SAFETY: the cell lives as long as a handle (I2), and this is one.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Whether it is the only handle. What others did through theirs is seen.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        // Acquire: partner of their drops.
+        self.cell().handles.load(Ordering::Acquire) == 1
+    }
+
+    /// Whether both are of one raise.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Deref for ReceiptRef {
+    type Target = ReceiptCell;
+
+    #[inline(always)]
+    fn deref(&self) -> &ReceiptCell {
+        &self.cell().receipt
+    }
+}
+
+impl Clone for ReceiptRef {
+    #[inline]
+    fn clone(&self) -> Self {
+        let before = self.cell().handles.fetch_add(1, Ordering::Relaxed);
+        // As in std's `Arc`: only handles that are leaked come to so many.
+        if before > u32::MAX / 2 {
+            std::process::abort();
+        }
+        Self(self.0)
+    }
+}
+
+impl Drop for ReceiptRef {
+    #[inline]
+    fn drop(&mut self) {
+        // Alone: nobody else has a handle to make another from. Acquire, as in `is_alone`: partner of the others' Release.
+        if self.is_alone() || self.cell().handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            free(self.0);
+        }
+    }
+}
+
+/// Frees a cell whose last handle is going (I2).
+fn free(cell: NonNull<Cell>) {
+    // SAFETY: it was made by `Box` in `Entry::with_receipt`, and the caller has the only handle, which it drops, or has
+    // taken the cell out of a `Spare`.
+    drop(unsafe { Box::from_raw(cell.as_ptr()) });
+}
+
+/// One raised exception: in a slot, on its way out of one, or delivered.
+pub(crate) struct Entry {
+    pub(crate) receipt: ReceiptRef,
+    /// `Send`, as the contents are, and not `Sync`, as they are not.
+    _contents: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+impl Entry {
+    #[inline]
+    pub(crate) fn new(contents: Contents) -> Self {
+        Self::with_receipt(contents).0
+    }
+
+    /// The entry, and a receipt for the raiser.
+    #[inline]
+    pub(crate) fn with_receipt(contents: Contents) -> (Self, ReceiptRef) {
+        let cell = Box::write(Box::<Cell>::new_uninit(), Cell::new(contents));
+        Self::in_cell(NonNull::from(Box::leak(cell)))
+    }
+
+    /// The two handles that a new cell counts.
+    #[inline(always)]
+    fn in_cell(cell: NonNull<Cell>) -> (Self, ReceiptRef) {
+        let entry = Self {
+            receipt: ReceiptRef(cell),
+            _contents: std::marker::PhantomData,
+        };
+        (entry, ReceiptRef(cell))
+    }
+
+    /// The handle without the contents, whose payload is dropped.
+    #[inline]
+    fn into_receipt(mut self) -> ReceiptRef {
+        if self.payload.has_destructor() {
+            drop(self.payload.take());
+        }
+        let receipt = ReceiptRef(self.receipt.0);
+        std::mem::forget(self);
+        receipt
+    }
+
+    /// A copy for a child, if the exception is one that children inherit.
+    pub(super) fn inherited(&self) -> Option<Self> {
+        let Payload::Spread(make) = &self.payload else {
+            return None;
+        };
+        let payload = Payload::Spread(std::sync::Arc::clone(make));
+        // A copy belongs to no scope: its thread is in none.
+        Some(Self::new(Contents::new(payload, self.origin, self.queued, None)))
+    }
+
+    /// Ends an entry that left the slot undelivered. The payload is dropped here: call it with no lock held.
+    #[inline]
+    pub(crate) fn settle(&mut self, outcome: ReceiptState) -> AfterSettle {
+        // First: who sees the outcome may rely on the destructor having run.
+        if self.payload.has_destructor() {
+            drop(self.payload.take());
+        }
+        if self.receipt.is_alone() {
+            // Nobody can ask any more.
+            AfterSettle::Nothing
+        } else {
+            self.receipt.advance(outcome)
+        }
+    }
+}
+
+/// Room for one cell that its handles have left, for the next raise into the same record. The raiser allocates what the
+/// target frees, and allocators are slow at that: without this, it would be half of the time between a raise and the exception
+/// in the target's hand that is not the kernel's.
+pub(crate) struct Spare(AtomicPtr<Cell>);
+
+impl Spare {
+    const_constructor! {
+        pub(crate) fn new() -> Self { Self(AtomicPtr::new(std::ptr::null_mut())) }
+    }
+
+    /// As [`Entry::with_receipt`], in the cell that is kept here, if there is one.
+    #[inline(always)]
+    pub(crate) fn entry_with_receipt(&self, contents: Contents) -> (Entry, ReceiptRef) {
+        let Some(cell) = self.take() else {
+            return Entry::with_receipt(contents);
+        };
+        // SAFETY: it was a `Cell`, and is nobody else's by now; what is overwritten has nothing to drop (I4).
+        unsafe { cell.write(Cell::new(contents)) };
+        Entry::in_cell(cell)
+    }
+
+    #[inline(always)]
+    fn take(&self) -> Option<NonNull<Cell>> {
+        if self.0.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        // Acquire: partner of `keep`.
+        NonNull::new(self.0.swap(std::ptr::null_mut(), Ordering::Acquire))
+    }
+
+    /// Drops an entry that is settled, and keeps its cell if that has no other handle.
+    #[inline]
+    pub(crate) fn keep_entry(&self, entry: Entry) {
+        self.keep(entry.into_receipt());
+    }
+
+    /// Drops a handle, and keeps its cell if that was the last. The entry is gone.
+    #[inline]
+    pub(crate) fn keep(&self, receipt: ReceiptRef) {
+        if !receipt.is_alone() || !self.0.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let cell = receipt.0;
+        let bare = receipt.cell().contents.with(|contents| {
+            // SAFETY: the only handle (I2): nobody else reads or writes.
+            let contents = unsafe { &*contents };
+            contents.aside.get().is_none() && !contents.payload.has_destructor()
+        });
+        if bare {
+            std::mem::forget(receipt);
+            // Release: partner of `take`. Acquire: of another `keep`, which was as quick, and whose cell goes.
+            if let Some(other) = NonNull::new(self.0.swap(cell.as_ptr(), Ordering::AcqRel)) {
+                free(other);
+            }
+        }
+    }
+}
+
+impl Deref for Entry {
+    type Target = Contents;
+
+    #[inline(always)]
+    fn deref(&self) -> &Contents {
+        self.receipt.cell().contents.with(|contents| {
+            // SAFETY: nobody else has an entry of this cell, and `DerefMut` borrows it whole (I1).
+            unsafe { &*contents }
+        })
+    }
+}
+
+impl DerefMut for Entry {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Contents {
+        self.receipt.cell().contents.with_mut(|contents| {
+            // SAFETY: nobody else has an entry of this cell, and this one is borrowed whole (I1).
+            unsafe { &mut *contents }
+        })
+    }
+}
+
+impl Drop for Entry {
+    #[inline]
+    fn drop(&mut self) {
+        // Before the handle goes (I3); that one goes even if this unwinds.
+        if self.payload.has_destructor() {
+            drop(self.payload.take());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("counted")]
+    struct Counted(Arc<Counter>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn counted() -> (Entry, ReceiptRef, Arc<Counter>) {
+        let drops = Arc::new(Counter::new(0));
+        let payload = Payload::Value(Box::new(Counted(drops.clone())));
+        let origin = Origin::of::<Counted>(Location::caller());
+        let (entry, receipt) = Entry::with_receipt(Contents::new(payload, origin, false, None));
+        (entry, receipt, drops)
+    }
+
+    /// Shows protocol::entry I1, I3.
+    #[test]
+    fn a_receipt_that_is_kept_keeps_no_exception() {
+        for settled in [true, false] {
+            let (mut entry, receipt, drops) = counted();
+            if settled {
+                assert_eq!(entry.settle(ReceiptState::Revoked), AfterSettle::Nothing);
+                assert_eq!((receipt.state(), drops.load(SeqCst)), (ReceiptState::Revoked, 1));
+            }
+            drop(entry);
+            assert_eq!((receipt.is_alone(), drops.load(SeqCst)), (true, 1));
+        }
+    }
+
+    /// Shows protocol::entry I4.
+    #[test]
+    fn a_spare_cell_serves_the_next_entry_and_only_when_nobody_has_it() {
+        let spare = Spare::new();
+        let (mut entry, receipt, drops) = counted();
+        let _no_waiter = entry.settle(ReceiptState::Superseded);
+        spare.keep_entry(entry);
+        assert!(spare.take().is_none(), "the receipt has it");
+        assert_eq!(
+            (receipt.state(), drops.load(SeqCst)),
+            (ReceiptState::Superseded, 1)
+        );
+        let cell = receipt.0;
+        spare.keep(receipt);
+        let origin = Origin::of::<Counted>(Location::caller());
+        let contents = || Contents::new(Payload::Make(|| Box::new(std::fmt::Error)), origin, true, None);
+        let (second, receipt) = spare.entry_with_receipt(contents());
+        assert_eq!(
+            (receipt.0, receipt.state(), second.queued),
+            (cell, ReceiptState::Pending, true)
+        );
+        let (third, other) = spare.entry_with_receipt(contents());
+        assert!(other.0 != cell, "it is kept once");
+        drop((second, third));
+        spare.keep(receipt);
+        spare.keep(other);
+        assert!(spare.take().is_some_and(|kept| {
+            free(kept);
+            kept == cell
+        }));
+    }
+
+    /// Shows protocol::entry I2: whichever goes last, and with all of them going at once. What is freed too early or too often
+    /// the address sanitizer sees, what is not freed at all its leak check.
+    #[test]
+    fn the_last_handle_frees_the_cell() {
+        const HANDLES: usize = 4;
+        for round in 0..200 {
+            let (entry, receipt, drops) = counted();
+            let handles: Vec<_> = (0..HANDLES).map(|_| receipt.clone()).collect();
+            std::thread::scope(|scope| {
+                for handle in handles {
+                    scope.spawn(move || drop(handle));
+                }
+                scope.spawn(move || drop(entry));
+                if round % 2 == 0 {
+                    drop(receipt);
+                }
+            });
+            assert_eq!(drops.load(SeqCst), 1);
+        }
+    }
+
+    #[test]
+    fn a_recipe_makes_one_value_when_it_is_asked_to() {
+        let mut payload = Payload::Make(|| Box::new(std::fmt::Error));
+        assert!(payload.value().is_none() && !payload.has_destructor());
+        payload.make();
+        assert!(payload.value().is_some_and(|value| value.is::<std::fmt::Error>()));
+        assert!(payload.has_destructor());
+        payload.take();
+        payload.make();
+        assert!(payload.value().is_none());
+    }
+}
