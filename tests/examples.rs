@@ -123,6 +123,24 @@ fn each_example_prints_what_it_promises() {
     assert!(checked >= 5, "only {checked} examples found");
 }
 
+#[test]
+fn the_list_of_examples_has_each_once() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let list = fs::read_to_string(folder.join("README.md")).unwrap();
+    let mut listed = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        let links = [format!("({name})"), format!("({name}/main.rs)")];
+        let links: usize = links.iter().map(|link| list.matches(link).count()).sum();
+        assert_eq!(links, 1, "links to {name} in examples/README.md");
+        listed += 1;
+    }
+    assert_eq!(list.matches("](").count(), listed, "a link to nothing");
+}
+
 /// Built by `cargo build --features tokio,tower --example NAME`, not by `cargo test`.
 #[test]
 #[cfg(all(feature = "tokio", feature = "tower"))]

@@ -109,6 +109,13 @@ mod on_a_terminal {
         }
     }
 
+    /// A test that has failed leaves nothing running.
+    impl Drop for Top {
+        fn drop(&mut self) {
+            let _ = self.child.kill().and_then(|()| self.child.wait());
+        }
+    }
+
     #[test]
     fn top_shows_all_threads_and_keys_raise_into_the_selected_one() {
         let mut top = Top::start(24, &[]);
