@@ -14,14 +14,25 @@ use shuttle::thread;
 use crate::kernel::Reach;
 use crate::play::Fault;
 use crate::protocol::deadline::Timetable;
-use crate::protocol::record::{AfterUnpin, Duty, Fences, Pin, Record};
+use crate::protocol::record::{AfterUnpin, Duty, Fences, Need, Pin, Record};
 use crate::protocol::registry::Registry;
-use crate::protocol::word::{Kind, Level, Sender};
+use crate::protocol::word::Sender;
+
+/// What is to be done at a thread when the clock gets there.
+#[derive(Clone)]
+enum Errand {
+    /// A deadline of one of its scopes.
+    Deadlines(Reach),
+    /// A shield ends: look again.
+    Look(Reach),
+    /// It sleeps until then: the system's part.
+    Wake(Reach),
+}
 
 #[derive(Default)]
 struct Inbox {
     notes: VecDeque<Reach>,
-    visits: Vec<(u64, Reach)>,
+    errands: Vec<(u64, Errand)>,
     over: bool,
 }
 
@@ -31,6 +42,14 @@ pub(crate) struct Driver {
     bell: Condvar,
     clock: AtomicU64,
     pub(crate) fault: Option<Fault>,
+}
+
+fn watch(watched: &mut Vec<Reach>, new: impl IntoIterator<Item = Reach>) {
+    for reach in new {
+        if !watched.iter().any(|seen| seen.id == reach.id) {
+            watched.push(reach);
+        }
+    }
 }
 
 /// Drops a pin and wakes its owner if it waits for that.
@@ -64,7 +83,20 @@ impl Driver {
     }
 
     pub(crate) fn visit_at(&self, reach: &Reach, at: u64) {
-        self.inbox.lock().unwrap().visits.push((at, reach.clone()));
+        self.promise(at, Errand::Deadlines(reach.clone()));
+    }
+
+    /// `FUTEX_WAIT` with a time limit.
+    pub(crate) fn sleep(&self, reach: &Reach, record: &Record, expected: u32, until: Option<u64>) {
+        if let Some(at) = until {
+            self.promise(at, Errand::Wake(reach.clone()));
+        }
+        let over = || until.is_some_and(|at| self.now() >= at);
+        reach.kernel.sleep_until(record, expected, over);
+    }
+
+    fn promise(&self, at: u64, errand: Errand) {
+        self.inbox.lock().unwrap().errands.push((at, errand));
         self.bell.notify_one();
     }
 
@@ -86,28 +118,29 @@ impl Driver {
                     self.note(reach);
                 }
             }
+            Duty::Later if self.fault == Some(Fault::NobodyComesBehindAShield) => {}
             Duty::Verify | Duty::Later => self.note(reach),
         }
     }
 
     pub(crate) fn run(&self) {
         let mut watched: Vec<Reach> = Vec::new();
-        let mut visits = Timetable::new();
-        let mut reaches: Vec<Reach> = Vec::new();
+        let mut timetable = Timetable::new();
+        let mut errands: Vec<Errand> = Vec::new();
         loop {
             let mut inbox = self.inbox.lock().unwrap();
             while watched.is_empty()
-                && visits.next().is_none()
+                && timetable.next().is_none()
                 && inbox.notes.is_empty()
-                && inbox.visits.is_empty()
+                && inbox.errands.is_empty()
                 && !inbox.over
             {
                 inbox = self.bell.wait(inbox).unwrap();
             }
             let fresh: Vec<Reach> = inbox.notes.drain(..).collect();
-            for (at, reach) in inbox.visits.drain(..) {
-                visits.promise(at, reaches.len());
-                reaches.push(reach);
+            for (at, errand) in inbox.errands.drain(..) {
+                timetable.promise(at, errands.len());
+                errands.push(errand);
             }
             let over = inbox.over;
             drop(inbox);
@@ -115,18 +148,17 @@ impl Driver {
                 return;
             }
             self.take_off(&fresh);
-            for reach in &fresh {
-                if !watched.iter().any(|seen| seen.id == reach.id) {
-                    watched.push(reach.clone());
-                }
-            }
+            watch(&mut watched, fresh);
             watched.retain(|reach| self.look(reach));
             if watched.is_empty()
-                && let Some(at) = visits.next()
+                && let Some(at) = timetable.next()
             {
                 self.clock.fetch_max(at, Ordering::SeqCst);
-                if let Some(whom) = visits.take_due(at) {
-                    self.visit(&reaches[whom]);
+                match timetable.take_due(at).map(|nth| &errands[nth]) {
+                    Some(Errand::Deadlines(reach)) => self.visit(reach),
+                    Some(Errand::Look(reach)) => watch(&mut watched, [reach.clone()]),
+                    Some(Errand::Wake(reach)) => reach.kernel.wake(),
+                    None => {}
                 }
             }
             thread::yield_now();
@@ -177,10 +209,9 @@ impl Driver {
                 reach.kernel.wake();
                 false
             }
-            // Looked at again until the clock has got there.
             Need::Later(end) => {
-                self.visit_at(reach, end);
-                true
+                self.promise(end, Errand::Look(reach.clone()));
+                false
             }
             Need::Break(region) => {
                 if let Some(look) = self.registry.look(reach.id) {

@@ -60,8 +60,13 @@ impl Kernel {
 
     /// `FUTEX_WAIT` on the attention word: returns if the word has changed, for a wake, and for a signal.
     pub(crate) fn sleep(&self, record: &Record, expected: u32) {
+        self.sleep_until(record, expected, || false);
+    }
+
+    /// As [`Kernel::sleep`], not at all if the time is `over`. At its end somebody wakes.
+    pub(crate) fn sleep_until(&self, record: &Record, expected: u32, over: impl FnOnce() -> bool) {
         let task = self.task.lock().unwrap();
-        if task.pending.is_none() && record.attention().futex() == expected {
+        if task.pending.is_none() && record.attention().futex() == expected && !over() {
             drop(self.woken.wait(task).unwrap());
         } else {
             drop(task);

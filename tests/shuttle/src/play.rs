@@ -33,14 +33,17 @@ pub enum Fault {
     NobodyAwaitsNudges,
     /// What a raise displaces is dropped, and its receipt forgotten.
     DisplacedIsForgotten,
+    /// A raiser forgets a thread that a shield holds in a call.
+    NobodyComesBehindAShield,
 }
 
 impl Fault {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NobodyWakes,
         Self::NobodyTellsTheDriver,
         Self::NobodyAwaitsNudges,
         Self::DisplacedIsForgotten,
+        Self::NobodyComesBehindAShield,
     ];
 }
 

@@ -20,7 +20,8 @@ use crate::protocol::entry::Payload;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::scope::{Begun, Place, ScopeCall, ScopeCell, ScopeId};
-use crate::protocol::word::{Attention, Kind, Level};
+use crate::protocol::wait::{NextStep, Raises};
+use crate::protocol::word::{Attention, Gate, Kind, Level, Moment, Region};
 
 /// Whether the thread goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Target {
 
     fn step(&mut self, depth: u32) -> Flow {
         self.breathe();
-        let kinds = if depth > 0 { 8 } else { 5 };
+        let kinds = if depth > 0 { 9 } else { 5 };
         match thread_rng().gen_range(0..kinds) {
             0 | 1 => self.safepoint(),
             2 => self.wait(),
@@ -93,13 +94,14 @@ impl Target {
             4 => self.foreign(),
             5 => self.masked(depth),
             6 => self.uninterruptible(),
+            7 => self.shielded(depth),
             _ => self.scope(depth),
         }
     }
 
     fn safepoint(&mut self) -> Flow {
         if self.owner.record().attention().calls() {
-            self.take(false)
+            self.take(Moment::Running)
         } else {
             Flow::On
         }
@@ -131,23 +133,42 @@ impl Target {
         self.owner.region().level() < Level::Uninterruptible && !self.over()
     }
 
-    /// As `region::wait_until` does.
+    /// Whether what is pending could come out of a call that blocks.
+    fn is_open(&self, moment: Moment) -> bool {
+        self.owner.gate(moment, || self.driver.now()) == Gate::Open
+    }
+
+    /// As `region::wait_until` does, for time alone: what is revoked ends this wait as well.
     fn wait(&mut self) -> Flow {
         if !self.may_block() {
             return Flow::On;
         }
         let record = self.owner.record();
+        let deadline = thread_rng()
+            .gen_bool(0.3)
+            .then(|| self.driver.now() + thread_rng().gen_range(0..20_u64));
         let entered = self.enter(Kind::Waiting);
         loop {
-            self.owner.consume(Attention::NOTIFIED);
-            let attention = record.attention();
-            if attention.calls() {
-                break;
+            let step = self
+                .owner
+                .next_step(deadline, Raises::End, || false, || self.driver.now());
+            match step {
+                NextStep::Sleep { word, until } => {
+                    self.driver.sleep(&self.reach, record, word.futex(), until);
+                }
+                NextStep::Raise | NextStep::TimedOut => break,
+                NextStep::Ready => unreachable!("it never is"),
             }
-            self.kernel().sleep(record, attention.futex());
         }
         self.leave(&entered);
-        self.take(true)
+        self.take(Moment::Blocking)
+    }
+
+    /// A call was there on entry, and is held back: the driver comes, should the call really block.
+    fn ask_for_help(&self) {
+        if self.owner.record().enlist() {
+            self.driver.note(&self.reach);
+        }
     }
 
     /// A call of our own: the stub's check and the system call are one step for a signal.
@@ -157,11 +178,16 @@ impl Target {
         }
         let record = self.owner.record();
         let entered = self.enter(Kind::Window);
-        while !record.attention().calls() {
-            self.breathe_in_window();
+        if entered.calls && !self.is_open(Moment::Blocking) {
+            self.ask_for_help();
+            self.kernel().block(record);
+        } else {
+            while !record.attention().calls() {
+                self.breathe_in_window();
+            }
         }
         self.leave(&entered);
-        self.take(true)
+        self.take(Moment::Blocking)
     }
 
     /// The window's call, broken by any signal. A signal before the check is seen by the check.
@@ -179,7 +205,11 @@ impl Target {
         }
         let record = self.owner.record();
         let entered = self.enter(Kind::Foreign);
-        if !entered.calls {
+        let held = entered.calls && !self.is_open(Moment::Blocking);
+        if held {
+            self.ask_for_help();
+        }
+        if held || !entered.calls {
             let mut patience = thread_rng().gen_range(0..3_u32);
             loop {
                 // The library is still computing: a signal that falls here breaks nothing.
@@ -194,13 +224,32 @@ impl Target {
             }
         }
         self.leave(&entered);
-        self.take(true)
+        self.take(Moment::Blocking)
+    }
+
+    /// Two steps that a shield holds off for some time, or within one that does so already.
+    fn shielded(&mut self, depth: u32) -> Flow {
+        let region = self.owner.region();
+        if !region.has(Region::SHIELDED) {
+            let until = self.driver.now() + thread_rng().gen_range(0..20_u64);
+            self.owner.set_shield(until);
+        }
+        let outer = self.owner.set_mask(region.level(), true);
+        let mut flow = Flow::On;
+        for _ in 0..2 {
+            if flow == Flow::On {
+                flow = self.step(depth - 1);
+            }
+        }
+        self.owner.set_mask(outer.0, outer.1);
+        flow
     }
 
     fn masked(&mut self, depth: u32) -> Flow {
+        let region = self.owner.region();
         let outer = self
             .owner
-            .set_mask(Level::Masked.max(self.owner.region().level()), false);
+            .set_mask(Level::Masked.max(region.level()), region.has(Region::SHIELDED));
         let mut flow = Flow::On;
         for _ in 0..2 {
             if flow == Flow::On {
@@ -213,7 +262,8 @@ impl Target {
 
     /// A call that nothing may end, and that ends by itself.
     fn uninterruptible(&mut self) -> Flow {
-        let outer = self.owner.set_mask(Level::Uninterruptible, false);
+        let shielded = self.owner.region().has(Region::SHIELDED);
+        let outer = self.owner.set_mask(Level::Uninterruptible, shielded);
         let entered = self.enter(Kind::Foreign);
         self.breathe();
         self.leave(&entered);
@@ -287,13 +337,8 @@ impl Target {
     }
 
     /// As `safepoint::take` does.
-    fn take(&mut self, would_block: bool) -> Flow {
-        let allowed = match self.owner.region().level() {
-            Level::Unmasked => true,
-            Level::Masked => would_block,
-            Level::Uninterruptible => false,
-        };
-        if !allowed {
+    fn take(&mut self, moment: Moment) -> Flow {
+        if !self.is_open(moment) {
             return Flow::On;
         }
         let attention = self.owner.record().attention();
