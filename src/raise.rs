@@ -17,13 +17,13 @@ use crate::current::{self, REGISTRY, release};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
+use crate::os::OsTid;
 use crate::protocol::entry::{Contents, Origin};
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Policy, Queue};
-use crate::os::OsTid;
 use crate::receipt::{Receipt, settle, settle_one};
 use crate::runtime;
 use crate::target::ScopeHandle;
@@ -251,7 +251,10 @@ fn raise_in_one(
     {
         return Ok(receipt);
     }
-    Err(crate::trace::refused(kind, RaiseError::NoSuchThread { asked: target }))
+    Err(crate::trace::refused(
+        kind,
+        RaiseError::NoSuchThread { asked: target },
+    ))
 }
 
 /// In the only match of a target that may have many.

@@ -188,7 +188,9 @@ impl Raised {
     }
 
     fn with_value<R>(&self, use_: impl FnOnce(Option<&(dyn Error + Send)>) -> R) -> R {
-        self.entry.aside.get_or_init(|| Box::new(Box::new(Aside::default())));
+        self.entry
+            .aside
+            .get_or_init(|| Box::new(Box::new(Aside::default())));
         let exclusive = self.aside().map(|aside| &aside.exclusive);
         let _exclusive = exclusive.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
         use_(self.entry.payload.value())

@@ -53,8 +53,8 @@ use super::scope_table::ScopeTable;
 use super::slot::{Policy, Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region, Sender};
 use crate::sync_shim::{
-    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering,
-    const_constructor, load_after_rmw, lock,
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor,
+    load_after_rmw, lock,
 };
 
 /// Which half-fences close the race of I1 for foreign regions.
