@@ -39,7 +39,10 @@ impl Policy {
 pub(crate) struct Queue {
     /// `None` if the queue is empty, and then `rest` is empty too.
     first: Option<Entry>,
-    /// Boxed: the word that a record has for it is one that nearly none of them needs.
+    #[expect(
+        clippy::box_collection,
+        reason = "a record has one word for it, which nearly none of them needs"
+    )]
     rest: Option<Box<VecDeque<Entry>>>,
 }
 
