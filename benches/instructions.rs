@@ -1,4 +1,5 @@
-//! The loops whose instructions `.ci/instructions` counts: each a thousand rounds, attached, with nothing pending.
+//! The loops whose instructions `.ci/instructions` counts: each a thousand rounds, attached. Nothing is pending but what `raise` raises
+//! at its own thread: into an empty slot, superseding, and to be delivered at once.
 //!
 //! By itself it does nothing of interest; under callgrind each loop is a function with a count of its own.
 

@@ -9,7 +9,7 @@
 //!
 //! For each note:
 //!
-//! 1. `delist`, so that later raises leave a new note;
+//! 1. `delist`, so that later raises leave a new note; nothing calls any more: done;
 //! 2. one heavy fence for all notes of this round (invariant I1 of `protocol::record`);
 //! 3. look at the region: running — done, it meets the word by itself; waiting — wake; window — nudge; foreign — climb;
 //! 4. still there: again after 1, 2, 4 .. 50 ms (with the rung fail, first eight times after 50 us), until the exception
@@ -256,11 +256,16 @@ fn run() {
         } else {
             0
         };
-        if !fresh.is_empty() {
-            for pin in fresh.iter().filter_map(|note: &Note| REGISTRY.pin(note.id)) {
-                pin.record().delist();
+        // Most of those who were sent a signal have met their exception by now.
+        fresh.retain(|note: &Note| {
+            let pin = REGISTRY.pin(note.id);
+            pin.is_some_and(|pin| {
+                let calls = pin.record().delist();
                 release(pin);
-            }
+                calls
+            })
+        });
+        if !fresh.is_empty() {
             membarrier::heavy_fence();
         }
         let now = Instant::now();

@@ -211,13 +211,13 @@ pub(crate) fn take_by(owner: Owner, moment: Moment, rung: u32) -> Option<Raised>
         return Some(Raised::at(Stop, Location::caller()).having_taken(rung));
     }
     if owner.record().attention().has(Attention::SCOPE) {
-        return scope::take_call(owner, rung);
+        return scope::take_call(owner).map(|entry| deliver(owner, entry, rung));
     }
     None
 }
 
 /// `entry` has been taken by the calling thread: it has its exception from now on.
-pub(crate) fn deliver(owner: Owner, mut entry: Entry, rung: u32) -> Raised {
+fn deliver(owner: Owner, mut entry: Entry, rung: u32) -> Raised {
     wake_receipt(&entry.receipt, entry.receipt.advance(ReceiptState::Delivered));
     note_delivered(&entry.receipt);
     entry.rung = owner.record().take_rung().max(rung);

@@ -39,7 +39,6 @@ use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, W
 use crate::raise::Raise;
 use crate::raised::Raised;
 use crate::receipt::{Receipt, settle};
-use crate::safepoint::deliver;
 pub use crate::target::ScopeHandle;
 use crate::{runtime, trace};
 
@@ -382,9 +381,9 @@ fn unwound<T>(payload: Box<dyn Any + Send>, delivered: &[ReceiptRef]) -> Result<
     if own { Err(Own) } else { resume_unwind(payload) }
 }
 
-/// The exception of the outermost cancelled scope, if there is one.
+/// The exception of the outermost cancelled scope, to be delivered, if there is one.
 #[cold]
-pub(crate) fn take_call(owner: Owner, rung: u32) -> Option<Raised> {
+pub(crate) fn take_call(owner: Owner) -> Option<Entry> {
     let origin = Origin::of::<Cancelled>(Location::caller());
     let mut entry = Entry::new(Contents::new(Payload::Taken, origin, false, None));
     let (why, at) = match owner.take_scope_call(&entry.receipt) {
@@ -406,5 +405,5 @@ pub(crate) fn take_call(owner: Owner, rung: u32) -> Option<Raised> {
     if let Some(id) = ThreadId::current() {
         trace::raise(id, &entry.receipt, entry.origin.kind);
     }
-    Some(deliver(owner, entry, rung))
+    Some(entry)
 }

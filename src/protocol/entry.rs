@@ -1,7 +1,7 @@
 //! The cell of one raise: a receipt's state and the exception on its way, in one allocation.
 //!
 //! Owns: the cell, the two kinds of handles on it, and when it is freed. Leaves to [`super::receipt`] the state, to
-//! [`super::slot`] where entries wait, to the face what becomes of a delivered exception.
+//! [`super::payload`] what is raised, to [`super::slot`] where entries wait, to the face what becomes of a delivered exception.
 //! A handle may be used and dropped on any thread; nothing blocks. Making an entry allocates, once. Dropping an entry that
 //! was not emptied runs the exception's destructor, so that is for where no lock is held.
 //!
@@ -29,109 +29,16 @@
 
 #![allow(unsafe_code)]
 
-use std::any::{Any, TypeId};
-use std::error::Error;
+use std::any::Any;
 use std::ops::{Deref, DerefMut};
-use std::panic::Location;
 use std::ptr::NonNull;
 
 use once_cell::race::OnceBox;
 
+pub(crate) use super::payload::{Kind, Origin, Payload};
 use super::receipt::{AfterSettle, ReceiptCell, ReceiptState};
-use super::registry::ThreadId;
 use super::scope::ScopeId;
 use crate::sync_shim::{AtomicPtr, AtomicU32, Ordering, UnsafeCell, const_constructor};
-
-/// An exception on its way: a value, or the recipe that makes it in the target.
-pub(crate) enum Payload {
-    Value(Box<dyn Error + Send>),
-    Make(fn() -> Box<dyn Error + Send>),
-    /// For a whole tree or group: each target makes its own, and who is spawned while it waits inherits it.
-    Spread(std::sync::Arc<dyn Fn() -> Box<dyn Error + Send> + Send + Sync>),
-    /// It has been taken out.
-    Taken,
-}
-
-impl Payload {
-    /// The recipe becomes the value. Runs the exception's own code.
-    pub(crate) fn make(&mut self) {
-        let value = match self {
-            Self::Make(make) => make(),
-            Self::Spread(make) => make(),
-            Self::Value(_) | Self::Taken => return,
-        };
-        *self = Self::Value(value);
-    }
-
-    /// The value, if it has been made and not been taken out.
-    pub(crate) fn value(&self) -> Option<&(dyn Error + Send + 'static)> {
-        match self {
-            Self::Value(value) => Some(&**value),
-            _ => None,
-        }
-    }
-
-    /// Whether dropping it runs anything.
-    pub(crate) fn has_destructor(&self) -> bool {
-        matches!(self, Self::Value(_) | Self::Spread(_))
-    }
-
-    /// Takes it out.
-    pub(crate) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::Taken)
-    }
-}
-
-/// An exception's type.
-pub(crate) struct Kind {
-    id: TypeId,
-    name: fn() -> &'static str,
-}
-
-impl Kind {
-    pub(crate) const fn of<E: 'static>() -> &'static Self {
-        const {
-            &Self {
-                id: TypeId::of::<E>(),
-                name: std::any::type_name::<E>,
-            }
-        }
-    }
-
-    pub(crate) fn id(&self) -> TypeId {
-        self.id
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        (self.name)()
-    }
-
-    /// One type may have many of these, in many units of code.
-    #[inline]
-    pub(crate) fn is(&'static self, other: &'static Self) -> bool {
-        std::ptr::eq(self, other) || self.id == other.id
-    }
-}
-
-/// What is known of a raise beside the exception itself.
-#[derive(Clone, Copy)]
-pub(crate) struct Origin {
-    /// The exception's type, by which a later raise supersedes an earlier one.
-    pub(crate) kind: &'static Kind,
-    pub(crate) raised_by: Option<ThreadId>,
-    pub(crate) raised_at: &'static Location<'static>,
-}
-
-impl Origin {
-    /// Of an `E` that nobody has raised from another thread.
-    pub(crate) fn of<E: 'static>(at: &'static Location<'static>) -> Self {
-        Self {
-            kind: Kind::of::<E>(),
-            raised_by: None,
-            raised_at: at,
-        }
-    }
-}
 
 /// What only the entry's holder reads and writes.
 pub(crate) struct Contents {
@@ -406,6 +313,7 @@ impl Drop for Entry {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::panic::Location;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32 as Counter, Ordering::SeqCst};
 
@@ -494,17 +402,5 @@ mod tests {
             });
             assert_eq!(drops.load(SeqCst), 1);
         }
-    }
-
-    #[test]
-    fn a_recipe_makes_one_value_when_it_is_asked_to() {
-        let mut payload = Payload::Make(|| Box::new(std::fmt::Error));
-        assert!(payload.value().is_none() && !payload.has_destructor());
-        payload.make();
-        assert!(payload.value().is_some_and(|value| value.is::<std::fmt::Error>()));
-        assert!(payload.has_destructor());
-        payload.take();
-        payload.make();
-        assert!(payload.value().is_none());
     }
 }

@@ -34,6 +34,7 @@ pub(crate) mod lineage;
 pub(crate) mod lock_word;
 pub(crate) mod order;
 pub(crate) mod owner;
+pub(crate) mod payload;
 pub(crate) mod pin;
 pub(crate) mod poison;
 pub(crate) mod receipt;

@@ -11,6 +11,8 @@
 //! | `enter`'s frame store Release | `Record::frame` Acquire | a looker that sees the outer region's word may get the inner region's frame, and finds it complete |
 //! | unpin Release | `leave`'s attention load Acquire | what a looker or a hook did under a pin that is gone by now is done |
 //! | `Record::notify` Release | `consume`, `take_notice` Acquire | who set the bit has done what it tells of |
+//! | `change_region`'s swap SeqCst, its attention load SeqCst | `Record::duty`'s attention RMW SeqCst, its region load SeqCst | the halves of I1 where the owner fences fully: a store and a fence in one, which costs less than both |
+//! | `change_region`'s swap and load, SeqCst | looker's pin SeqCst, full fence, region load | the same for I4 |
 //! | `set_mask`'s region store, full fence | `Record::duty`'s fence, region load | a mask put away inside a region: the owner sees the call, or the raiser sees the mask gone (I1) |
 
 use super::entry::Entry;

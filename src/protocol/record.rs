@@ -18,7 +18,7 @@
 //! ```
 //!
 //! - I1. *No lost wake-up.* (3) before (4) and the two halves of (a) form the store-buffer litmus test: not both may
-//!   miss. Windows and waits fence fully in (a); foreign regions fence lightly, and the raiser who sees a reason to do
+//!   miss. Windows and waits fence fully in (a) and (d), as a part of the store; foreign regions fence lightly, and the raiser who sees a reason to do
 //!   nothing, `Running` or `Uninterruptible`, owes a *verify*: one `membarrier`, then (4) again. A mask lowered inside a
 //!   region fences fully. In (d), back in an outer region with a call there, the owner leaves a note itself: (5) may
 //!   have been a mere wake.
@@ -41,7 +41,7 @@
 //! | --- | --- | --- |
 //! | owner's region store Release | raiser's region load SeqCst, looker's Acquire | the frame behind it is complete |
 //! | owner's frame store Release | looker's frame load Acquire | an inner region's frame is complete even if only the outer word is seen |
-//! | raiser's attention RMW SeqCst | owner's attention load Relaxed | ordered by the fences of I1; the slot's lock carries the data |
+//! | raiser's attention RMW SeqCst | owner's attention load, Relaxed at safepoints, SeqCst in (a) and (d) | ordered by the fences of I1; the slot's lock carries the data |
 //! | unpin Release | owner's `await_looks`, `await_pins` RMW and its load in (d), Acquire | the looker is done with the frame (I4) |
 //! | `rung`, `REQUEUED` RMW Relaxed | owner | same thread as the handler, or ordered by the slot's lock |
 //! | raisers' attention RMWs SeqCst | handler's `hear` RMW Acquire | who found `NUDGE` set has its raise seen |
@@ -475,8 +475,9 @@ impl Record {
         !Attention(self.attention.fetch_or(Attention::ENLISTED, Ordering::SeqCst)).has(Attention::ENLISTED)
     }
 
-    /// The driver's first step with a note: later raises will leave a new one.
-    pub(crate) fn delist(&self) {
-        self.attention.fetch_and(!Attention::ENLISTED, Ordering::SeqCst);
+    /// The driver's first step with a note: later raises will leave a new one. Whether anything still calls: what does not is
+    /// over, since this step and every raise change one word.
+    pub(crate) fn delist(&self) -> bool {
+        Attention(self.attention.fetch_and(!Attention::ENLISTED, Ordering::SeqCst)).calls()
     }
 }

@@ -1,7 +1,7 @@
 //! The slot: the queue of exceptions that wait for one target.
 //!
 //! Owns: order, superseding, revoking, closing. Leaves to [`super::record`]: the lock around it and the `PENDING` bit.
-//! Called with the record's slot lock held; allocates at most the queue's growth, drops no exception.
+//! Called with the record's slot lock held; allocates for a second entry and the queue's growth behind it, drops no exception.
 //!
 //! **Signal context:** no, it is behind a lock.
 //!
@@ -39,7 +39,10 @@ impl Policy {
 pub(crate) struct Queue {
     /// `None` if the queue is empty, and then `rest` is empty too.
     first: Option<Entry>,
-    /// Boxed: the word that a record has for it is one that nearly none of them needs.
+    #[expect(
+        clippy::box_collection,
+        reason = "a record has one word for it, which nearly none of them needs"
+    )]
     rest: Option<Box<VecDeque<Entry>>>,
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum NextStep {
 }
 
 impl Owner {
-    /// One look. `now` is the platform's clock.
+    /// One look. `now` is the platform's clock. After a wake any time before that will do: who was woken was not late.
     #[inline]
     pub(crate) fn next_step(
         self,
