@@ -1,7 +1,7 @@
 //! The state diagrams as tables: every state with every transition, against rows that are written out here.
 //!
-//! Owns: the tables of duties and needs, of a record's life, of the slot, the order and the ladder. That of a receipt is in
-//! `receipt`. Each state must match exactly one row, so that no row hides another and no state is forgotten.
+//! Owns: the tables of duties, of a record's life, of the slot, the order and the ladder. That of needs is in [`needs`], that of a
+//! receipt in `receipt`. Each state must match exactly one row, so that no row hides another and no state is forgotten.
 //!
 //! **Signal context:** no.
 
@@ -15,10 +15,12 @@ use super::entry::{Contents, Entry, Kind as EntryKind, Origin, Payload};
 use super::ladder::{Found, Step, Times};
 use super::order::{Act, Instruction, Order};
 use super::receipt::ReceiptState;
-use super::record::{AfterPush, Duty, Fences, Need, Owner, Record};
+use super::record::{AfterPush, Duty, Fences, Owner, Record};
 use super::scope::ScopeId;
 use super::slot::{Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
+
+mod needs;
 
 /// Rows `a b|c * -> result`: a cell is one word, a choice of words, or any.
 struct Table(Vec<(Vec<&'static str>, &'static str)>);
@@ -144,60 +146,6 @@ fn a_raiser_owes_what_the_table_of_duties_says() {
                     let state = [kind, level, shield, fences.0, noted, coming];
                     assert_eq!(name_of(&duty), table.of(&state), "{state:?}");
                     drop((duty, under_way));
-                }
-            }
-        }
-    }
-}
-
-/// What a thread needs of the driver, whatever it finds. The columns: called (an exception is pending), kind, level, shield.
-#[test]
-fn a_looker_finds_what_the_table_of_needs_says() {
-    let table = Table::new(
-        "
-        no   *                       *                *          -> nothing
-        yes  running                 *                *          -> nothing
-        yes  waiting|window|foreign  uninterruptible  *          -> nothing
-        yes  waiting|window|foreign  unmasked|masked  endless    -> nothing
-        yes  waiting|window|foreign  unmasked|masked  holding    -> later
-        yes  waiting                 unmasked|masked  none|over  -> wake
-        yes  window|foreign          unmasked|masked  none|over  -> break
-        ",
-    );
-    const NOW: u64 = 100;
-    let shields = [
-        ("none", None),
-        ("over", Some(NOW)),
-        ("holding", Some(NOW + 1)),
-        ("endless", Some(NEVER)),
-    ];
-    for (called, is_called) in YES_NO {
-        for (kind, in_kind) in KINDS {
-            for (level, at_level) in LEVELS {
-                for (shield, until) in shields {
-                    let record = record();
-                    let owner = Owner::of(record);
-                    owner.set_shield(until.unwrap_or(0));
-                    owner.set_mask(at_level, until.is_some());
-                    let _entered =
-                        (in_kind != Kind::Running).then(|| owner.enter(in_kind, 0, null_mut(), Fences::Full));
-                    if is_called {
-                        drop(record.raise(1, first(), Policy::Supersede, Fences::Full));
-                    }
-                    let need = match record.need(|| NOW) {
-                        Need::Nothing => "nothing",
-                        Need::Wake => "wake",
-                        Need::Later(end) => {
-                            assert_eq!(Some(end), until);
-                            "later"
-                        }
-                        Need::Break(region) => {
-                            assert_eq!(region, record.region());
-                            "break"
-                        }
-                    };
-                    let state = [called, kind, level, shield];
-                    assert_eq!(need, table.of(&state), "{state:?}");
                 }
             }
         }

@@ -5,9 +5,10 @@
 //!
 //! **Signal context:** no.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::builder::Builder;
@@ -52,13 +53,22 @@ impl Group {
         members.over.get_or_insert(why);
         let tasks: Vec<_> = members.tasks.values().cloned().collect();
         drop(members);
-        tasks.iter().for_each(|task| task.refuse(why));
-        tasks.iter().for_each(|task| task.end(why, at));
+        let refused = tasks.iter().map(|task| caught(|| task.refuse(why)));
+        let ended = tasks.iter().map(|task| caught(|| task.end(why, at)));
+        // A closure whose destructor panics keeps no other task from being ended.
+        let first_panic = refused.chain(ended).flatten().reduce(|first, _later| first);
+        if let Some(panic) = first_panic {
+            resume_unwind(panic);
+        }
     }
 
     pub(super) fn tasks(&self) -> Vec<Arc<Task>> {
         self.members().tasks.values().cloned().collect()
     }
+}
+
+fn caught(f: impl FnOnce()) -> Option<Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(f)).err()
 }
 
 ::tokio::task_local! {

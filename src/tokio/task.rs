@@ -12,10 +12,23 @@
 //!      └── abort, or the runtime ends: the job is taken and dropped ────────▶ ended
 //! ```
 //!
+//! | | queued | running | ended |
+//! | --- | --- | --- | --- |
+//! | `end`: a handle, its drop if told to, a token, a group | drops the job: ended | cancels scope and token, once more each time | nothing |
+//! | `refuse`: the pool has dropped it, a group is over | drops the job: ended | nothing | nothing |
+//! | `start`: a thread of the pool | takes the job: running | - | nothing |
+//! | `raise` | refused: its scope is not open | raises, cancels the token | refused |
+//! | the closure is done | - | ended | - |
+//! | `token`, the first time | a new one | a new one, cancelled if it was ended or raised into | a cancelled one |
+//!
 //! - I1. The job is taken once, under the lock: who is aborted before the pool has taken it never runs, and is answered at
 //!   once, also when every thread of the pool is stuck.
 //! - I2. What ends a running task is addressed to its scope: it cannot hit the next task on that thread (P6).
-//! - I3. A task leaves its groups and cancels its token on every way to *ended*, before its result can be seen.
+//! - I3. A task leaves its groups and cancels its token, and its closure is dropped, on every way to *ended* before its result can
+//!   be seen.
+//! - I4. No abort is lost: under one lock it finds the job and takes it, or finds it taken and cancels the scope, which keeps that
+//!   until it is entered.
+//! - I5. A raise aborts nobody: it cancels the token, and the token aborts only who was not raised into.
 
 use std::any::Any;
 use std::cell::RefCell;

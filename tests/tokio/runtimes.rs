@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use throwto::tokio::{Builder, JoinError, shutdown, spawn_blocking};
+use throwto::tokio::{Builder, JoinError, TaskGroup, shutdown, spawn_blocking};
 use throwto::uninterruptible;
 
 use crate::stage::*;
@@ -36,6 +36,21 @@ fn dropping_a_runtime_ends_its_stuck_tasks_and_refuses_those_in_the_queue() {
         let outcome: Result<(), _> = ended(&judge, queued);
         assert!(matches!(outcome, Err(JoinError::ShutDown)));
     }
+}
+
+/// Shows tokio::task I3.
+#[test]
+fn a_task_that_its_runtime_refuses_stays_in_no_group() {
+    let (judge, runtime) = (narrow(), narrow());
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let group = TaskGroup::new();
+    let late = Builder::new()
+        .group(&group)
+        .spawn_blocking_on(|| panic!("it runs"), &handle);
+    let outcome: Result<(), _> = ended(&judge, late);
+    assert!(matches!(outcome, Err(JoinError::ShutDown)));
+    assert!(group.is_empty(), "{group:?}");
 }
 
 #[test]

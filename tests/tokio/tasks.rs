@@ -1,6 +1,6 @@
 //! One blocking task: its ends, its handles, and that the next one is never hit.
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -124,6 +124,67 @@ fn aborted_before_its_start_it_never_runs_and_is_answered_while_the_pool_is_stuc
         drop(gate);
         ended(&runtime, busy).unwrap();
     }
+}
+
+/// Shows tokio::task I4.
+#[test]
+fn an_abort_that_races_the_start_is_never_lost() {
+    let runtime = narrow();
+    let _enter = runtime.enter();
+    let mut dice = Dice::new(seed());
+    let mut started = 0_u64;
+    for _ in 0..rounds(5000) {
+        let run = Arc::new(AtomicBool::new(false));
+        let task = spawn_blocking({
+            let run = Arc::clone(&run);
+            move || {
+                run.store(true, Ordering::SeqCst);
+                loop {
+                    safepoint_unwind();
+                }
+            }
+        });
+        for _ in 0..1 << dice.roll(15) {
+            std::hint::spin_loop();
+        }
+        task.abort();
+        let outcome: Result<(), _> = ended(&runtime, task);
+        assert!(matches!(outcome, Err(JoinError::Aborted)), "{outcome:?}");
+        started += u64::from(run.load(Ordering::SeqCst));
+    }
+    assert!(started > 0, "no race");
+}
+
+/// Two that panic when they are dropped, among others: all are ended, and one of the panics comes out of the abort.
+#[test]
+fn a_closure_that_panics_when_dropped_keeps_no_other_from_being_ended() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("dropped"));
+        }
+    }
+    let runtime = narrow();
+    let _enter = runtime.enter();
+    let (gate, deaf) = deaf();
+    let busy = spawn_blocking(deaf);
+    until("started", || busy.abort_handle().thread().is_some());
+    let group = TaskGroup::new();
+    let queued: Vec<_> = (0..20)
+        .map(|nth| {
+            let panics = (nth < 2).then(|| Panics);
+            group.spawn_blocking(move || drop(panics))
+        })
+        .collect();
+    let panic = catch_unwind(AssertUnwindSafe(|| group.abort())).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"dropped"));
+    for task in queued {
+        assert!(task.is_finished());
+        assert!(matches!(ended(&runtime, task), Err(JoinError::Aborted)));
+    }
+    assert!(group.is_empty());
+    drop(gate);
+    ended(&runtime, busy).unwrap();
 }
 
 #[test]

@@ -70,6 +70,28 @@ fn an_abort_and_a_raise_cancel_the_tasks_token_and_the_token_aborts_the_task() {
     assert!(matches!(ended(&runtime, task), Err(JoinError::Aborted)));
 }
 
+/// Shows tokio::task I5.
+#[test]
+fn a_token_that_is_asked_for_after_a_raise_is_cancelled_and_aborts_nobody() {
+    let runtime = narrow();
+    let _enter = runtime.enter();
+    let (open, gate) = channel::<()>();
+    let task = spawn_blocking(move || {
+        let met = throwto::thread::park().unwrap_err().is::<Interrupted>();
+        // Deaf, until the token has been looked at.
+        let _closed = gate.recv();
+        met && throwto::safepoint().is_ok()
+    });
+    while task.raise(Interrupted).is_err() {
+        std::thread::yield_now();
+    }
+    let token = task.token();
+    assert!(token.is_cancelled());
+    token.cancel();
+    drop(open);
+    assert!(ended(&runtime, task).unwrap());
+}
+
 #[test]
 fn a_task_that_is_aborted_before_its_start_cancels_its_token() {
     let runtime = narrow();

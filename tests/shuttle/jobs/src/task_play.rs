@@ -1,15 +1,13 @@
 //! One play of blocking tasks: a runtime, those who spawn, abort, raise and wait, one who cancels, one who ends the runtime, a clock; and
 //! the account at the end.
 //!
-//! Owns: [`TaskPlay`], what is asked of each task's end. Leaves to `tests/tasks.rs` how many plays and in which schedules.
+//! Owns: [`TaskPlay`]. Leaves to [`facts`] what is asked of each task's end, to `tests/tasks.rs` how many plays and in which schedules.
 //!
 //! **Signal context:** no.
 
 use std::panic::resume_unwind;
-use std::pin::pin;
-use std::stage::{Unscheduled, held, stage};
+use std::stage::{Unscheduled, stage};
 use std::sync::{Arc, RwLock};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -19,8 +17,12 @@ use shuttle::rand::{Rng, thread_rng};
 
 use crate::exception::Interrupted;
 use crate::play::Tally;
-use crate::tasks::{self, Builder, JoinError, JoinHandle, TaskGroup, runtimes};
+use crate::tasks::{self, Builder, TaskGroup, runtimes};
 use crate::{current, scope};
+
+mod facts;
+
+use facts::{Closure, Facts, Kind, Seen, Value, assert_no_lock, wait};
 
 /// The unit of the play's clock.
 const TICK: Duration = Duration::from_millis(50);
@@ -48,76 +50,6 @@ enum End {
     Late,
     /// As `Late`, and all threads are stuck to the end: whoever is ended must be answered without them.
     Stuck,
-}
-
-/// What a task does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Comes by some safepoints.
-    Short,
-    /// Comes by safepoints until one raises.
-    Endless,
-    /// Hears nothing until the gate opens.
-    Deaf,
-    /// Swallows what is raised, once.
-    Swallows,
-    Panics,
-    /// Spawns another one, in the same group.
-    Spawns,
-    /// Cancels its own token, and is endless then.
-    CancelsItself,
-    /// Asks for its token, and comes by a safepoint.
-    HasToken,
-}
-
-/// What is known of a task.
-#[derive(Debug)]
-struct Facts {
-    kind: Kind,
-    limit: Option<Duration>,
-    grouped: bool,
-    /// The token of the play is cancelled for it, too.
-    has_outer: bool,
-    abort_on_drop: bool,
-    spawned: u64,
-    seen: Unscheduled<Seen>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    began: bool,
-    returned: bool,
-    closures_dropped: u32,
-    values_dropped: u32,
-    aborted: bool,
-    raised: bool,
-    /// It had ended before it began.
-    refused: bool,
-    end: Option<&'static str>,
-}
-
-/// What a task's closure holds.
-struct Closure(Arc<Facts>);
-/// What a task returns.
-struct Value(Arc<Facts>);
-
-impl Drop for Closure {
-    fn drop(&mut self) {
-        assert_no_lock("a closure is dropped");
-        self.0.seen.with(|seen| seen.closures_dropped += 1);
-    }
-}
-
-impl Drop for Value {
-    fn drop(&mut self) {
-        assert_no_lock("a result is dropped");
-        self.0.seen.with(|seen| seen.values_dropped += 1);
-    }
-}
-
-fn assert_no_lock(what: &str) {
-    let locks = held();
-    assert!(locks.is_empty(), "{what} under {locks:?}");
 }
 
 /// What all parts share.
@@ -197,7 +129,11 @@ impl TaskPlay {
             move || {
                 while !cast.book.with(|book| book.over) {
                     stage().move_clock(TICK.as_nanos() as u64);
-                    assert!(stage().now() < TOO_LATE, "somebody waits for ever: {:#?}", cast.book.with(|book| std::mem::take(&mut book.tasks)));
+                    assert!(
+                        stage().now() < TOO_LATE,
+                        "somebody waits for ever: {:#?}",
+                        cast.book.with(|book| std::mem::take(&mut book.tasks))
+                    );
                     thread::yield_now();
                 }
             }
@@ -413,12 +349,12 @@ impl Cast {
         if refused && !facts.seen.with(|seen| seen.began) {
             facts.seen.with(|seen| seen.refused = true);
         }
-        let late = wait(&facts, handle, self);
-        assert!(
-            early.is_none_or(|token| token.is_cancelled()),
-            "its token outlives it"
-        );
-        assert!(late.is_cancelled(), "its token outlives it");
+        let late = wait(&facts, handle);
+        if self.play.end == End::Stuck {
+            assert!(!facts.seen.with(|seen| seen.began), "no thread was free");
+        }
+        let early = early.is_none_or(|token| token.is_cancelled());
+        assert!(early && late.is_cancelled(), "its token outlives it");
     }
 
     fn abort(&self, facts: &Facts, how: impl FnOnce()) {
@@ -466,84 +402,5 @@ fn be_endless() -> ! {
     loop {
         raise();
         thread::yield_now();
-    }
-}
-
-/// Rings when its task is to be polled.
-#[derive(Default)]
-struct Bell(Unscheduled<bool>);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        assert_no_lock("a waker runs");
-        self.0.with(|rung| *rung = true);
-        stage().ring();
-    }
-}
-
-/// Waits for the end, now and then with another waker, and says whether it may be so. Returns the token of the task that has ended.
-fn wait(facts: &Facts, handle: JoinHandle<Value>, cast: &Cast) -> CancellationToken {
-    let mut handle = pin!(handle);
-    let mut bell = Arc::new(Bell::default());
-    let outcome = loop {
-        let waker = Waker::from(Arc::clone(&bell));
-        if let Poll::Ready(outcome) = handle.as_mut().poll(&mut Context::from_waker(&waker)) {
-            break outcome;
-        }
-        if thread_rng().gen_bool(0.3) {
-            bell = Arc::default();
-            continue;
-        }
-        stage().sleep_until(|| bell.0.with(std::mem::take));
-    };
-    assert!(handle.is_finished(), "its result was there before its end");
-    let end = judge(facts, outcome);
-    let no_thread_is_free = cast.play.end == End::Stuck;
-    assert!(!(no_thread_is_free && facts.seen.with(|seen| seen.began)));
-    facts.seen.with(|seen| seen.end = Some(end));
-    handle.token()
-}
-
-/// Whether a task may have ended so.
-fn judge(facts: &Facts, outcome: Result<Value, JoinError>) -> &'static str {
-    let seen = facts.seen.with(|seen| seen.clone());
-    assert_eq!(
-        seen.closures_dropped, 1,
-        "answered before its closure was dropped"
-    );
-    match outcome {
-        Ok(value) => {
-            assert!(
-                seen.returned && std::ptr::eq(&*value.0, facts),
-                "somebody else's result"
-            );
-            "returned"
-        }
-        Err(JoinError::Aborted) => {
-            assert!(!seen.returned, "results win");
-            "aborted"
-        }
-        Err(JoinError::ShutDown) => {
-            assert!(!seen.returned, "results win");
-            "shut down"
-        }
-        Err(JoinError::TimedOut) => {
-            let limit = facts.limit.expect("it had a limit").as_nanos() as u64;
-            assert!(stage().now() >= facts.spawned + limit, "before its time");
-            "timed out"
-        }
-        Err(JoinError::Raised(_)) => {
-            assert!(seen.raised, "nobody raised into it");
-            "raised"
-        }
-        Err(JoinError::Panicked(panic)) => {
-            let words = panic.into_payload().downcast_ref::<&str>().copied();
-            assert_eq!((facts.kind, words), (Kind::Panics, Some(WORDS)));
-            "panicked"
-        }
-        Err(JoinError::NotAttached(_)) => {
-            assert!(!seen.began);
-            "not attached"
-        }
     }
 }

@@ -21,7 +21,7 @@ const USUAL: [&str; 7] = [
     "dropped",
 ];
 
-/// Shows tokio::task I1, I3.
+/// Shows tokio::task I1, tokio::task I3, tokio::task I5.
 #[test]
 fn every_task_ends_once_and_by_its_own_doing_in_random_schedules() {
     let seed = seed();
@@ -44,7 +44,7 @@ fn every_task_ends_once_and_by_its_own_doing_with_few_switches() {
     );
 }
 
-/// An answer or a waker that is forgotten leaves somebody waiting: shuttle's bound on the steps is exceeded.
+/// Shows tokio::task I4. An answer, an abort or a waker that is forgotten leaves somebody waiting: the play's clock runs out.
 #[test]
 fn nobody_waits_for_ever_in_a_runtime_that_nobody_ends() {
     let seed = seed();

@@ -1,6 +1,6 @@
 //! std for sources that are played as they are: a crate mounts them and says `extern crate played_std as std`.
 //!
-//! Owns: [`sync::Mutex`] and [`thread`], which shuttle schedules, [`time::Instant`], and [`stage`], which the play alone uses. All
+//! Owns: [`sync::Mutex`], [`sync::Condvar`] and [`thread`], which shuttle schedules, [`time::Instant`], and [`stage`], which the play alone uses. All
 //! else is std's own.
 //!
 //! **Signal context:** no.
@@ -11,11 +11,11 @@ mod lock;
 pub mod stage;
 
 pub mod sync {
-    //! std's, with a lock that is scheduled and watched.
+    //! std's, with a lock and a condition that are scheduled and watched.
 
     pub use std::sync::*;
 
-    pub use crate::lock::{Mutex, MutexGuard};
+    pub use crate::lock::{Condvar, Mutex, MutexGuard};
 }
 
 pub mod thread;

@@ -1,6 +1,6 @@
-//! A mutex that shuttle schedules, and the order in which locks are taken.
+//! A mutex and a condition that shuttle schedules, and the order in which locks are taken.
 //!
-//! Owns: [`Mutex`], [`held`], and the rule that no two locks are ever taken in both orders. A lock is known by the type that it guards.
+//! Owns: [`Mutex`], [`Condvar`], [`held`], and the rule that no two locks are ever taken in both orders. A lock is known by the type that it guards.
 //!
 //! **Signal context:** no.
 
@@ -63,10 +63,10 @@ impl<T> Mutex<T> {
         let locked = self.0.lock();
         HELD.with_borrow_mut(|held| held.push((current().id(), name)));
         match locked {
-            Ok(inner) => Ok(MutexGuard { inner }),
+            Ok(inner) => Ok(MutexGuard { inner: Some(inner) }),
             Err(poisoned) => {
                 let inner = poisoned.into_inner();
-                Err(PoisonError::new(MutexGuard { inner }))
+                Err(PoisonError::new(MutexGuard { inner: Some(inner) }))
             }
         }
     }
@@ -82,7 +82,8 @@ impl<T> Mutex<T> {
 }
 
 pub struct MutexGuard<'a, T> {
-    inner: shuttle::sync::MutexGuard<'a, T>,
+    /// `None` while its thread waits for a condition.
+    inner: Option<shuttle::sync::MutexGuard<'a, T>>,
 }
 
 impl<T> Drop for MutexGuard<'_, T> {
@@ -99,12 +100,60 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.inner
+        self.inner.as_ref().expect("only a wait takes it")
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.inner
+        self.inner.as_mut().expect("only a wait takes it")
+    }
+}
+
+/// std's condition to its users. No wait of it has a time limit in a play.
+#[derive(Default)]
+pub struct Condvar(shuttle::sync::Condvar);
+
+impl Condvar {
+    pub const fn new() -> Self {
+        Self(shuttle::sync::Condvar::new())
+    }
+
+    pub fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+        let inner = guard.inner.take().expect("it is held");
+        // Nothing else is locked by a thread that sleeps here: what it has stays in the list of what is held.
+        let inner = self.0.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        guard.inner = Some(inner);
+        Ok(guard)
+    }
+
+    pub fn wait_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut waits: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        while waits(&mut guard) {
+            guard = self.wait(guard)?;
+        }
+        Ok(guard)
+    }
+
+    /// # Panics
+    /// Always: see above.
+    pub fn wait_timeout_while<'a, T>(
+        &self,
+        _guard: MutexGuard<'a, T>,
+        _limit: std::time::Duration,
+        _waits: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<(MutexGuard<'a, T>, bool)> {
+        panic!("who is not attached has no time limit in a play")
+    }
+
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub fn notify_all(&self) {
+        self.0.notify_all();
     }
 }
