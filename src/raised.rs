@@ -209,7 +209,7 @@ impl Drop for Raised {
 }
 
 /// Tells the receipt when dropped.
-struct Told(Option<Arc<ReceiptCell>>);
+pub(crate) struct Told(pub(crate) Option<Arc<ReceiptCell>>);
 
 impl Drop for Told {
     fn drop(&mut self) {

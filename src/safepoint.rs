@@ -24,7 +24,7 @@ use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
 use crate::protocol::slot::{Entry, Payload};
 use crate::protocol::word::{Attention, Level, Region};
-use crate::raised::Raised;
+use crate::raised::{Raised, Told};
 use crate::receipt::wake_receipt;
 use crate::rung::{Rung, UNWOUND, WOKEN};
 use crate::scope;
@@ -242,6 +242,8 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
     note_delivered(&receipt);
     let rung = rung(owner);
     crate::trace::delivered(&receipt, rung);
+    // A `Default` or a `Clone` that panics has ended the exception.
+    let mut told = Told(Some(receipt));
     let value = match payload {
         Payload::Value(value) => value,
         Payload::Make(make) => make(),
@@ -253,7 +255,7 @@ fn deliver(owner: Owner, entry: Entry) -> Raised {
         origin.raised_by,
         origin.raised_at,
         rung,
-        Some(receipt),
+        told.0.take(),
     )
 }
 
