@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use throwto::{Raise, RaiseError, ReceiptState, Stop, attach, raise_exc, thread};
+use throwto::{ExcType, Raise, RaiseError, ReceiptState, Stop, attach, raise_exc, thread};
 
 use crate::stage::*;
 
@@ -222,4 +222,38 @@ fn a_raiser_that_panics_lets_its_target_go() {
     until("the target ends", || info(masked.id()).is_none());
     worker.raise(Stop).unwrap();
     join(worker).unwrap_err();
+}
+
+#[derive(Debug)]
+struct Unmade;
+
+impl std::fmt::Display for Unmade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("never made")
+    }
+}
+
+impl std::error::Error for Unmade {}
+
+impl Default for Unmade {
+    fn default() -> Self {
+        std::panic::resume_unwind(Box::new("no value"))
+    }
+}
+
+/// The thread lives on, so that nothing else would ever end the wait for such a receipt.
+#[test]
+fn an_exception_whose_value_cannot_be_made_is_over_and_not_delivered_for_ever() {
+    let attachment = attach().unwrap();
+    let receipt = raise_exc(attachment.id(), ExcType::of::<Unmade>()).unwrap();
+    assert!(std::panic::catch_unwind(throwto::safepoint).is_err());
+    assert_eq!(receipt.state(), ReceiptState::Caught);
+    assert!(throwto::safepoint().is_ok());
+    let (scope, handle) = throwto::scope::Scope::new();
+    let result = scope.run(|| {
+        handle.raise(ExcType::of::<Unmade>()).unwrap();
+        assert!(std::panic::catch_unwind(throwto::safepoint).is_err());
+        String::from("the body's own")
+    });
+    assert_eq!(result.as_deref(), Ok("the body's own"));
 }

@@ -1,10 +1,11 @@
 //! Time limits: they pass where they should, convert their own exception only, and are over when they are over.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use throwto::foreign::Call;
-use throwto::time::{Deadline, timeout};
+use throwto::time::{Deadline, Limit, timeout};
 use throwto::{Raised, ThreadId, TimedOut, attach, catch, mask, safepoint, safepoint_unwind, shield, thread};
 
 use crate::stage::*;
@@ -326,6 +327,45 @@ fn a_limit_among_a_hundred_nested_ones_converts_its_own_exception() {
         let converted = in_thread(move || nested(100, short)).expect("nothing is outside of the outermost");
         assert_eq!(converted, Some(short));
     }
+}
+
+/// Cleans up by a foreign call with a hook, in a limit that passes meanwhile.
+struct Cleans<'a>(&'a Limit<'a>, &'a AtomicU64);
+
+impl Drop for Cleans<'_> {
+    fn drop(&mut self) {
+        let inner = timeout(Duration::ZERO, || {
+            (safepoint().is_ok(), thread::sleep(SOON).is_ok())
+        });
+        assert_eq!(inner, Ok((true, true)));
+        let cleaned = shield(FOREVER, || {
+            let call = Call::new("clean up").unblock(|| {
+                self.1.fetch_add(1, Ordering::SeqCst);
+            });
+            call.run(|| {
+                self.0.move_to(Deadline::after(SOON));
+                until("the limit passes", || self.0.has_passed());
+                std::thread::sleep(4 * SOON);
+            })
+        });
+        assert!(cleaned.is_ok() && safepoint().is_ok());
+    }
+}
+
+#[test]
+fn in_a_destructor_during_a_panic_no_limit_passes_and_a_shielded_call_is_left_alone() {
+    in_thread(|| {
+        let hooked = AtomicU64::new(0);
+        let body = || {
+            Deadline::NEVER.run(|limit| {
+                let _cleans = Cleans(limit, &hooked);
+                resume_unwind(Box::new("a panic of the body"));
+            })
+        };
+        assert!(catch_unwind(AssertUnwindSafe(body)).is_err());
+        assert_eq!(hooked.into_inner(), 0);
+        assert!(safepoint().is_ok());
+    });
 }
 
 /// On a busy machine an outer deadline passes before the thread has met the inner one's: then its exception comes through.
