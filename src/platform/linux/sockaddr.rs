@@ -99,6 +99,9 @@ impl SockAddr {
     }
 
     /// The address, if the kernel filled in a Unix one. A peer that is bound to nothing has an unnamed one.
+    ///
+    /// # Errors
+    /// A path of 108 bytes leaves no room for its end: a socket can be bound to it, but std makes no address of it.
     pub(crate) fn to_unix(&self) -> io::Result<UnixAddr> {
         let name = self.bytes.get(PATH..self.len()).unwrap_or(&[]);
         match name.split_first() {
@@ -180,5 +183,51 @@ mod tests {
         nothing.length = 0;
         assert!(nothing.to_unix().unwrap().is_unnamed());
         assert!(nothing.to_ip().is_err());
+        let unnamed = SockAddr::of_unix(&UnixAddr::from_pathname("").unwrap()).unwrap();
+        assert_eq!(unnamed.fixed().1, PATH, "a family and nothing else");
+        assert!(unnamed.to_unix().unwrap().is_unnamed());
+    }
+
+    #[test]
+    fn the_longest_names_survive_and_longer_ones_are_refused() {
+        const ROOM: usize = size_of::<libc::sockaddr_un>() - PATH;
+        let path = "p".repeat(ROOM - 1);
+        let longest = SockAddr::of_unix(&UnixAddr::from_pathname(&path).unwrap()).unwrap();
+        assert_eq!(longest.fixed().1, size_of::<libc::sockaddr_un>());
+        assert_eq!(longest.to_unix().unwrap().as_pathname(), Some(path.as_ref()));
+        let name = vec![b'n'; ROOM - 1];
+        let longest = SockAddr::of_unix(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+        assert_eq!(longest.to_unix().unwrap().as_abstract_name(), Some(&name[..]));
+        // The kernel's own: a path that fills the field, with an end behind it or without.
+        let mut full = longest;
+        full.put(PATH, &[b'f'; ROOM]);
+        for length in [PATH + ROOM, PATH + ROOM + 1] {
+            full.length = length as libc::socklen_t;
+            assert!(full.to_unix().is_err());
+        }
+    }
+
+    #[test]
+    fn an_address_of_any_length_and_family_is_read_within_its_bytes() {
+        for family in [0, libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, 0xffff] {
+            for length in (0..=SIZE as libc::socklen_t + 1).chain([libc::socklen_t::MAX]) {
+                for byte in [0, b'x', 0xff] {
+                    let mut addr = SockAddr::new(family, 0);
+                    addr.put(PATH, &[byte; SIZE - PATH]);
+                    addr.length = length;
+                    let whole = match family {
+                        libc::AF_INET => size_of::<libc::sockaddr_in>(),
+                        libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+                        _ => usize::MAX,
+                    };
+                    assert_eq!(
+                        addr.to_ip().is_ok(),
+                        length as usize >= whole,
+                        "{family}: {length}"
+                    );
+                    let _any = addr.to_unix();
+                }
+            }
+        }
     }
 }
