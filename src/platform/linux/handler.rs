@@ -368,3 +368,6 @@ pub(crate) fn this_thread() -> usize {
     // SAFETY: reads the thread pointer.
     unsafe { libc::pthread_self() as usize }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
