@@ -229,7 +229,7 @@ impl Interruptible<UnixDatagram> {
     /// As [`send`](Self::send).
     #[track_caller]
     pub fn send_to(&self, buffer: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
-        let to = SockAddr::of_unix(&UnixAddr::from_pathname(path)?)?;
+        let to = SockAddr::of_unix(&UnixAddr::from_pathname(path)?);
         complete(&Call::send(self.as_fd(), buffer, Some(&to)))
     }
 }

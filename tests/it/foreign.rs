@@ -736,6 +736,34 @@ fn a_thread_that_blocks_the_signal_is_not_sent_one() {
     assert_eq!(deaf.join().unwrap(), Ok(1));
 }
 
+#[cfg(throwto_ladder)]
+#[test]
+fn a_thread_that_computes_has_no_call_to_fail() {
+    let (send, tid) = std::sync::mpsc::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let busy = std::thread::spawn(move || {
+        send.send(OsTid::current()).unwrap();
+        while !stopped.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    });
+    let tid = tid.recv().unwrap();
+    // It may still be on its way out of `send`.
+    until("it computes", || {
+        std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall"))
+            .is_ok_and(|line| line.starts_with("running"))
+    });
+    let refused = os::interrupt(tid, Rung::Fail);
+    assert!(
+        matches!(refused, Err(RaiseError::NotBlocked { os_tid, .. }) if os_tid == tid),
+        "{refused:?}"
+    );
+    assert_eq!(os::interrupt(tid, Rung::Nudge), Ok(()));
+    stop.store(true, Ordering::Relaxed);
+    busy.join().unwrap();
+}
+
 fn until_in_read(tid: OsTid) {
     until_in_call("in read", tid, libc::SYS_read);
 }

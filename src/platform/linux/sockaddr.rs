@@ -62,21 +62,17 @@ impl SockAddr {
         }
     }
 
-    /// # Errors
-    /// None today: std's address always fits.
-    pub(crate) fn of_unix(addr: &UnixAddr) -> io::Result<Self> {
-        let (name, terminated) = match (addr.as_pathname(), addr.as_abstract_name()) {
-            (Some(path), _) => (path.as_os_str().as_bytes().to_vec(), true),
-            (None, Some(name)) => ([b"\0", name].concat(), false),
-            (None, None) => (Vec::new(), false),
+    pub(crate) fn of_unix(addr: &UnixAddr) -> Self {
+        let name = match (addr.as_pathname(), addr.as_abstract_name()) {
+            (Some(path), _) => [path.as_os_str().as_bytes(), b"\0"].concat(),
+            (None, Some(name)) => [b"\0", name].concat(),
+            (None, None) => Vec::new(),
         };
-        let length = PATH + name.len() + usize::from(terminated);
-        if length > size_of::<libc::sockaddr_un>() {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        }
-        let mut this = Self::new(libc::AF_UNIX, length);
-        this.put(PATH, &name);
-        Ok(this)
+        // The longest path that the kernel knows has no end.
+        let name = name.get(..NAME).unwrap_or(&name);
+        let mut this = Self::new(libc::AF_UNIX, PATH + name.len());
+        this.put(PATH, name);
+        this
     }
 
     /// The address, if the kernel filled in an IP one.
@@ -154,8 +150,9 @@ impl SockAddr {
     }
 }
 
-/// Where a Unix address's name begins.
+/// Where a Unix address's name begins, and how long it may be.
 const PATH: usize = offset_of!(libc::sockaddr_un, sun_path);
+const NAME: usize = size_of::<libc::sockaddr_un>() - PATH;
 
 #[cfg(test)]
 mod tests {
@@ -174,34 +171,33 @@ mod tests {
     #[test]
     fn unix_addresses_survive_whether_path_abstract_or_unnamed() {
         let path = UnixAddr::from_pathname("/tmp/socket").unwrap();
-        let back = SockAddr::of_unix(&path).unwrap().to_unix().unwrap();
+        let back = SockAddr::of_unix(&path).to_unix().unwrap();
         assert_eq!(back.as_pathname(), path.as_pathname());
         let hidden = UnixAddr::from_abstract_name(b"a\0b").unwrap();
-        let back = SockAddr::of_unix(&hidden).unwrap().to_unix().unwrap();
+        let back = SockAddr::of_unix(&hidden).to_unix().unwrap();
         assert_eq!(back.as_abstract_name(), Some(&b"a\0b"[..]));
         let mut nothing = SockAddr::room();
         nothing.length = 0;
         assert!(nothing.to_unix().unwrap().is_unnamed());
         assert!(nothing.to_ip().is_err());
-        let unnamed = SockAddr::of_unix(&UnixAddr::from_pathname("").unwrap()).unwrap();
+        let unnamed = SockAddr::of_unix(&UnixAddr::from_pathname("").unwrap());
         assert_eq!(unnamed.fixed().1, PATH, "a family and nothing else");
         assert!(unnamed.to_unix().unwrap().is_unnamed());
     }
 
     #[test]
     fn the_longest_names_survive_and_longer_ones_are_refused() {
-        const ROOM: usize = size_of::<libc::sockaddr_un>() - PATH;
-        let path = "p".repeat(ROOM - 1);
-        let longest = SockAddr::of_unix(&UnixAddr::from_pathname(&path).unwrap()).unwrap();
+        let path = "p".repeat(NAME - 1);
+        let longest = SockAddr::of_unix(&UnixAddr::from_pathname(&path).unwrap());
         assert_eq!(longest.fixed().1, size_of::<libc::sockaddr_un>());
         assert_eq!(longest.to_unix().unwrap().as_pathname(), Some(path.as_ref()));
-        let name = vec![b'n'; ROOM - 1];
-        let longest = SockAddr::of_unix(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let name = vec![b'n'; NAME - 1];
+        let longest = SockAddr::of_unix(&UnixAddr::from_abstract_name(&name).unwrap());
         assert_eq!(longest.to_unix().unwrap().as_abstract_name(), Some(&name[..]));
         // The kernel's own: a path that fills the field, with an end behind it or without.
         let mut full = longest;
-        full.put(PATH, &[b'f'; ROOM]);
-        for length in [PATH + ROOM, PATH + ROOM + 1] {
+        full.put(PATH, &[b'f'; NAME]);
+        for length in [PATH + NAME, PATH + NAME + 1] {
             full.length = length as libc::socklen_t;
             assert!(full.to_unix().is_err());
         }

@@ -195,3 +195,15 @@ fn the_names_of_libraries_tell_what_they_are_for() {
         assert_eq!(by_name(last_part(path)), kind, "{path}");
     }
 }
+
+#[test]
+fn an_image_that_no_file_is_for_defines_nothing_that_can_be_looked_up() {
+    let vdso = Image::all().into_iter().find(|(_, kind)| *kind == Kind::Vdso);
+    for image in vdso
+        .into_iter()
+        .map(|(image, _)| image)
+        .chain([of_every_permission(READ).0])
+    {
+        assert_eq!(image.defines(c"getpid"), None);
+    }
+}

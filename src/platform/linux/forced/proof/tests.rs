@@ -182,3 +182,40 @@ fn each_walk_has_a_stack_of_its_own_and_without_one_none_begins() {
     assert_eq!(rooms, (0..STACKS).collect::<Vec<_>>());
     assert!(TAKEN.iter().all(|taken| !taken.load(Ordering::Relaxed)));
 }
+
+// Code that nothing describes.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.throwto_unknown_frame,\"ax\",@progbits",
+    ".hidden throwto_unknown_frame",
+    ".globl throwto_unknown_frame",
+    ".p2align 4",
+    "throwto_unknown_frame:",
+    "ud2",
+    ".zero 30",
+    ".popsection",
+);
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_frame_that_cannot_be_walked_past_is_blamed() {
+    unsafe extern "C" {
+        safe static throwto_unknown_frame: u8;
+    }
+    let facts = facts(symbols::rust_text());
+    let nothing = Terms::new();
+    let escape = Escape::new(facts, &nothing, shim);
+    let undescribed = (&raw const throwto_unknown_frame) as usize;
+    for (pc, why) in [(undescribed, Why::NoDescription), (8, Why::NotAllowed)] {
+        let mut registers = Registers::all([0; arch::dwarf::REGISTERS]);
+        registers.set(arch::dwarf::PC, Some(pc as u64));
+        let case = Case {
+            escape: &escape,
+            registers,
+            stack: 0..0,
+            unwind: false,
+            verdict: Err((Why::Busy, 0)),
+        };
+        assert_eq!(case.walk().map(|_| ()), Err((why, pc)));
+    }
+}
