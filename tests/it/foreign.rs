@@ -652,6 +652,8 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
 #[cfg(throwto_ladder)]
 fn read_in_a_child(reader: &io::PipeReader) {
     extern "C" fn child(fd: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: integers. Else it would outlive a parent that fails.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let mut byte = 0_u8;
         // SAFETY: one byte of this stack; the parent's pipe is open here too.
         unsafe { libc::read(fd as usize as libc::c_int, (&raw mut byte).cast(), 1) as libc::c_int }

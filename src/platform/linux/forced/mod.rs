@@ -375,6 +375,22 @@ unsafe extern "C" fn set_alternate_stack(stack: *mut ()) {
 mod tests {
     use super::*;
 
+    /// Shows platform::linux::forced I1, as far as types can: no other thread is given one, or a reference to one, but by the
+    /// region's frame. If an `Escape` could be sent or shared, this would not compile: several implementations would fit.
+    #[test]
+    fn the_way_out_of_a_region_stays_on_its_thread() {
+        trait Stays<Which> {
+            const YES: bool = true;
+        }
+        struct ByNature;
+        struct BecauseItIsSend;
+        struct BecauseItIsSync;
+        impl<T> Stays<ByNature> for T {}
+        impl<T: Send> Stays<BecauseItIsSend> for T {}
+        impl<T: Sync> Stays<BecauseItIsSync> for T {}
+        const { assert!(<Escape<'static> as Stays<_>>::YES) };
+    }
+
     #[test]
     fn what_keeps_a_rung_from_being_tried_is_told_for_every_state() {
         let stack = 0x10_0000..0x20_0000;
