@@ -204,4 +204,33 @@ mod tests {
             }
         }
     }
+
+    // A personality, here the function itself, and a pointer to a data area that was stored as zero.
+    #[cfg(target_arch = "x86_64")]
+    std::arch::global_asm!(
+        ".pushsection .text.throwto_without_area,\"ax\",@progbits",
+        ".hidden throwto_without_area",
+        ".globl throwto_without_area",
+        ".set throwto_no_area, 0",
+        "throwto_without_area:",
+        ".cfi_startproc",
+        ".cfi_personality 0x1b, throwto_without_area",
+        ".cfi_lsda 0x03, throwto_no_area",
+        "ret",
+        ".cfi_endproc",
+        ".popsection",
+    );
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_data_area_that_was_stored_as_zero_is_none() {
+        unsafe extern "C" {
+            safe static throwto_without_area: u8;
+        }
+        let here = (&raw const throwto_without_area) as usize;
+        let image = Image::containing(here).unwrap();
+        let description = Description::of(&image, here).unwrap();
+        assert_eq!(description.personality(&image), Ok(Some(here)));
+        assert_eq!(description.lsda(&image), Ok(None));
+    }
 }

@@ -79,6 +79,9 @@ fn nothing_is_read_but_what_a_segment_lets_be_read() {
         );
         assert_eq!(image.has_code(start + segment), code, "{segment:#x}");
     }
+    let cut = vec![header(libc::PT_LOAD, libc::PF_R, READ, PAGE - 4)];
+    let cut = Image::of(start, cut.leak()).unwrap();
+    assert!(cut.word_at(start + PAGE - 16).is_some() && cut.word_at(start + PAGE - 8).is_none());
     assert!(image.word_at(usize::MAX - 7).is_none() && image.bytes_from(0).is_none());
     assert_eq!(image.range(), start..start + CLOSED + PAGE);
 }
