@@ -270,8 +270,47 @@ fn without_proc_raises_work_and_what_cannot_be_seen_is_said() {
             }
             writer.write_all(b"!").unwrap();
             assert_eq!(join(worker), 1);
+            the_code_tells_what_may_fail();
         },
     );
+}
+
+/// Nothing shows which call a thread is in: the handler reads it from the instructions before it.
+fn the_code_tells_what_may_fail() {
+    let (send, tids) = std::sync::mpsc::channel();
+    let tell = send.clone();
+    let (reader, _writer) = io::pipe().unwrap();
+    let reads = std::thread::spawn(move || {
+        tell.send(OsTid::current()).unwrap();
+        stubborn_read(&reader).0
+    });
+    let tid = tids.recv().unwrap();
+    until("failed", || interrupt(tid, Rung::Fail).is_ok());
+    assert_eq!(reads.join().unwrap(), Err(libc::ECANCELED));
+
+    // A call that must never be made to fail.
+    let over = std::sync::Arc::new(AtomicBool::new(false));
+    let told = std::sync::Arc::clone(&over);
+    let waits = std::thread::spawn(move || {
+        send.send(OsTid::current()).unwrap();
+        while !told.load(Ordering::SeqCst) {
+            // Whatever signal comes, none is held back.
+            let _interrupted = nix::sys::signal::SigSet::empty().suspend();
+        }
+    });
+    let tid = tids.recv().unwrap();
+    let mut refused = None;
+    until("refused", || match interrupt(tid, Rung::Fail) {
+        Err(RaiseError::Refused { call, .. }) => refused.replace(call).is_none(),
+        Err(RaiseError::NotBlocked { .. }) => false,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(refused, Some("rt_sigsuspend"));
+    over.store(true, Ordering::SeqCst);
+    until("over", || {
+        interrupt(tid, Rung::Nudge).is_err() || waits.is_finished()
+    });
+    waits.join().unwrap();
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! P12: signals that are not ours. A process of its own, since it installs handlers before the runtime does.
 
+#[cfg(throwto_ladder)]
+#[path = "it/child.rs"]
+mod child;
 #[path = "it/stage.rs"]
 mod stage;
 
@@ -254,5 +257,63 @@ fn a_plain_handler_before_us_is_called_too() {
         tgkill(OsTid::current());
         assert_eq!(PLAIN.load(Ordering::SeqCst), 1);
         assert_eq!(throwto::stats().foreign_signals, 1);
+    });
+}
+
+/// Nobody's handler before us: the system's own answer to the signal is given. In a process of its own, whose children begin anew.
+#[cfg(throwto_ladder)]
+#[test]
+fn a_foreign_signal_that_was_ignored_or_harmless_stays_so() {
+    in_own_process("a_foreign_signal_that_was_ignored_or_harmless_stays_so", || {
+        for (signal, before) in [
+            (URG, libc::SIG_DFL),
+            (libc::SIGWINCH, libc::SIG_DFL),
+            (libc::SIGUSR1, libc::SIG_IGN),
+        ] {
+            child::in_child(|| {
+                // SAFETY: no function.
+                unsafe { libc::signal(signal, before) };
+                throwto::Config::new()
+                    .nudge_signal(signal)
+                    .apply()
+                    .map_err(|error| error.to_string())?;
+                let _attachment = attach().map_err(|error| error.to_string())?;
+                // SAFETY: that signal has our handler.
+                unsafe { libc::raise(signal) };
+                child::check("one foreign signal", throwto::stats().foreign_signals == 1)?;
+                child::check("nothing was raised", throwto::safepoint().is_ok())
+            });
+        }
+    });
+}
+
+/// Where signals carry no value a late nudge looks like a stranger's, and nothing is done.
+#[cfg(throwto_ladder)]
+#[test]
+fn a_foreign_signal_whose_default_is_death_ends_the_process() {
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    in_own_process("a_foreign_signal_whose_default_is_death_ends_the_process", || {
+        // SAFETY: the child ends, one way or the other.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let config = throwto::Config::new().nudge_signal(libc::SIGUSR1);
+                let ready = config.apply().is_ok() && attach().map(std::mem::forget).is_ok();
+                if ready {
+                    // SAFETY: that signal has our handler.
+                    unsafe { libc::raise(libc::SIGUSR1) };
+                }
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(i32::from(!ready)) };
+            }
+            ForkResult::Parent { child } => {
+                let end = waitpid(child, None).unwrap();
+                assert!(
+                    matches!(end, WaitStatus::Signaled(_, Signal::SIGUSR1, _)),
+                    "{end:?}"
+                );
+            }
+        }
     });
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{PipeWriter, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use throwto::foreign::{Call, CallError};
@@ -67,9 +67,10 @@ impl Listener {
         drop(open);
         let by = ThreadId::current();
         let state = by.and_then(info).map(|t| t.state);
-        let explosive = span.says("label", "explosive") && verb == "enter";
+        let explosive = span.says("label", "explosive") && verb == "enter"
+            || span.says("label", "explosive at its end") && verb == "exit";
         let own = Call::new("the subscriber's own").run(|| 5);
-        assert_eq!(own.ok(), Some(5));
+        assert_eq!(own.ok(), Some(5), "nothing is raised in a subscriber");
         SPANS.lock().unwrap().push(Step {
             verb,
             span,
@@ -149,7 +150,7 @@ fn until_heard(fields: &[(&str, &str)]) -> Heard {
 }
 
 /// One test for all that the process's subscriber hears: it is set once.
-/// Shows trace I1.
+/// Shows trace I1, and trace::region I1, I2, I3, I4, I5.
 #[test]
 fn every_step_of_a_raise_is_an_event_and_every_labelled_call_a_span() {
     in_own_process(
@@ -159,6 +160,8 @@ fn every_step_of_a_raise_is_an_event_and_every_labelled_call_a_span() {
             every_step_is_an_event();
             what_is_refused_is_an_event();
             a_labelled_call_is_a_span_of_its_thread();
+            a_call_of_the_driver_is_no_span();
+            a_forked_child_tells_nothing();
             a_full_queue_loses_the_newest_and_says_how_many();
         },
     );
@@ -320,6 +323,8 @@ fn a_labelled_call_is_a_span_of_its_thread() {
         // What a subscriber does is its own affair: panics, and foreign calls.
         assert_eq!(Call::new("explosive").run(|| 6).ok(), Some(6));
         assert_eq!(steps_of("explosive")[0], "enter");
+        assert_eq!(Call::new("explosive at its end").run(|| 6).ok(), Some(6));
+        assert_eq!(steps_of("explosive at its end")[..2], ["enter", "exit"]);
         assert!(steps_of("the subscriber's own").is_empty());
         assert_eq!(Call::new("afterwards").run(|| 8).ok(), Some(8));
         assert_eq!(steps_of("afterwards"), ONE);
@@ -328,6 +333,55 @@ fn a_labelled_call_is_a_span_of_its_thread() {
     // A thread that is not attached is in no region.
     assert_eq!(Call::new("unattached").run(|| 9).ok(), Some(9));
     assert!(steps_of("unattached").is_empty());
+}
+
+/// A hook runs on the driver.
+fn a_call_of_the_driver_is_no_span() {
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let hooked = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&hooked);
+    let body = move || {
+        let hook = move || {
+            let made = Call::new("in a hook").run(|| 5);
+            told.store(made.ok() == Some(5), Ordering::SeqCst);
+        };
+        Call::new("hooked").unblock(hook).run(|| stubborn_read(&reader).0)
+    };
+    let worker = thread::spawn(body);
+    until_blocked(worker.id(), "read(");
+    let receipt = worker.raise(Interrupted).unwrap();
+    until("the hook has made its call", || hooked.load(Ordering::SeqCst));
+    assert!(steps_of("in a hook").is_empty());
+    receipt.revoke();
+    drop(_writer);
+    let _ended = join(worker);
+}
+
+fn a_forked_child_tells_nothing() {
+    let told = || (HEARD.lock().unwrap().len(), SPANS.lock().unwrap().len());
+    // Nobody is left to tell of anything, and nobody holds these locks.
+    raise_exc("nobody", Interrupted).unwrap_err();
+    in_child(|| {
+        let before = told();
+        let body = || {
+            let me = ThreadId::current().unwrap();
+            Call::new("in a child").run(|| ()).is_ok()
+                && raise_exc(me, Stop).is_ok()
+                && throwto::safepoint().is_err()
+                && raise_exc("nobody", Stop).is_err()
+        };
+        let attached = throwto::attach().map_err(|error| error.to_string())?;
+        let done = body();
+        drop(attached);
+        check("a call and two raises", done)?;
+        let mut threads = std::fs::read_dir("/proc/self/task").map_err(|error| error.to_string())?;
+        let tells = |thread: std::io::Result<std::fs::DirEntry>| {
+            let name = std::fs::read_to_string(thread.unwrap().path().join("comm"));
+            name.is_ok_and(|name| name.trim() == "throwto-trace")
+        };
+        check("nobody was started to tell of it", !threads.any(tells))?;
+        check("nothing was told", told() == before)
+    });
 }
 
 fn a_full_queue_loses_the_newest_and_says_how_many() {
@@ -370,6 +424,7 @@ fn a_full_queue_loses_the_newest_and_says_how_many() {
 }
 
 /// A child forked while somebody else sets up the telling must not wait for him: he is not there.
+/// Shows trace I2.
 #[test]
 fn a_fork_while_the_telling_thread_is_started_leaves_a_child_that_works() {
     in_own_process(

@@ -108,7 +108,7 @@ pub fn connect_timeout(addr: &SocketAddr, limit: Duration) -> io::Result<Interru
 /// ```
 #[track_caller]
 pub fn connect_unix(path: impl AsRef<Path>) -> io::Result<Interruptible<UnixStream>> {
-    let addr = SockAddr::of_unix(&UnixAddr::from_pathname(path)?)?;
+    let addr = SockAddr::of_unix(&UnixAddr::from_pathname(path)?);
     let socket = stream_socket(&addr)?;
     // A Unix connection is made whole or not at all: after a signal we ask again.
     complete(&Call::connect(socket.as_fd(), &addr))?;

@@ -32,6 +32,11 @@ fn receive_from(socket: &impl AsFd, buffer: &mut [u8], mode: Receive) -> io::Res
     Ok((size, sender))
 }
 
+/// The address of a socket that is bound to nothing.
+fn unnamed() -> io::Result<UnixAddr> {
+    UnixAddr::from_pathname("")
+}
+
 /// The connections to a listener, one after the other, for ever.
 #[derive(Debug)]
 pub struct Incoming<'a, L> {
@@ -73,7 +78,10 @@ impl Interruptible<UnixListener> {
     #[track_caller]
     pub fn accept(&self) -> io::Result<(UnixStream, UnixAddr)> {
         let (fd, peer) = accept(self)?;
-        Ok((fd.into(), peer.to_unix()?))
+        let stream = UnixStream::from(fd);
+        // No name that a peer gives itself loses its connection.
+        let peer = peer.to_unix().or_else(|_| stream.peer_addr());
+        Ok((stream, peer.or_else(|_| unnamed())?))
     }
 
     /// [`accept`](Self::accept) for ever: an endless iterator of streams and errors. After a raise it may be asked on.
@@ -187,14 +195,15 @@ impl Interruptible<UnixDatagram> {
         complete(&Call::receive(self.as_fd(), buffer, Receive::Take))
     }
 
-    /// Receives a datagram: its size in bytes and its sender.
+    /// Receives a datagram: its size in bytes and its sender. One whose path has 108 bytes, for which std has no address,
+    /// is unnamed: the datagram is not lost.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
     #[track_caller]
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, UnixAddr)> {
         let (size, sender) = receive_from(self, buffer, Receive::Take)?;
-        Ok((size, sender.to_unix()?))
+        Ok((size, sender.to_unix().or_else(|_| unnamed())?))
     }
 
     /// Sends a datagram to the connected peer and returns the size sent. It blocks while the peer's queue is full.
@@ -220,7 +229,7 @@ impl Interruptible<UnixDatagram> {
     /// As [`send`](Self::send).
     #[track_caller]
     pub fn send_to(&self, buffer: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
-        let to = SockAddr::of_unix(&UnixAddr::from_pathname(path)?)?;
+        let to = SockAddr::of_unix(&UnixAddr::from_pathname(path)?);
         complete(&Call::send(self.as_fd(), buffer, Some(&to)))
     }
 }

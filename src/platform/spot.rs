@@ -119,3 +119,20 @@ pub(crate) enum NoModule {
     #[cfg_attr(throwto_forced, expect(dead_code, reason = "it can"))]
     Unsupported,
 }
+
+#[cfg(all(test, throwto_forced))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_packed_unpacked_and_told_apart() {
+        const LAST: u32 = Why::Unseen as u32;
+        let texts: std::collections::HashSet<_> =
+            (0..=LAST).map(|value| Why::unpacked(value).text()).collect();
+        assert_eq!(texts.len(), LAST as usize + 1);
+        for value in 0..=LAST {
+            assert_eq!(Why::unpacked(value) as u32, value);
+        }
+        assert_eq!(Why::unpacked(LAST + 1), Why::NotAllowed);
+    }
+}

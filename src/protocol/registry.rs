@@ -372,6 +372,42 @@ mod tests {
     }
 
     #[test]
+    fn who_has_left_can_leave_once_only() {
+        let registry = Registry::new();
+        let old = registry.register(None, None, None, 10).unwrap();
+        registry.release(old);
+        let new = registry.register(None, None, None, 10).unwrap();
+        registry.release(old);
+        assert!(registry.pin(new).is_some(), "an old id ends nobody else");
+        registry.release(ThreadId { index: 7, ..new });
+        assert_eq!(registry.members().live, 1);
+    }
+
+    #[test]
+    fn a_number_that_the_kernel_gives_again_is_the_newer_threads() {
+        const AGAIN: i32 = 77;
+        let registry = Registry::new();
+        let started = |thread| {
+            let id = registry.register(None, None, None, 10).unwrap();
+            registry.record(id.index).unwrap().begin(thread, AGAIN);
+            registry.bind(id, AGAIN);
+            id
+        };
+        let named = || registry.members().by_tid(AGAIN).map(|member| member.id);
+        let (older, newer) = (started(1), started(2));
+        assert_eq!(
+            registry.record(older.index).unwrap().os_tid(),
+            0,
+            "no signal goes there"
+        );
+        assert_eq!(named(), Some(newer));
+        registry.release(older);
+        assert_eq!(named(), Some(newer));
+        registry.release(newer);
+        assert_eq!(named(), None);
+    }
+
+    #[test]
     fn an_old_id_reaches_nobody() {
         let registry = Registry::new();
         let old = registry.register(None, None, None, 10).unwrap();

@@ -16,9 +16,10 @@ use super::ladder::{Found, Step, Times};
 use super::order::{Act, Instruction, Order};
 use super::receipt::ReceiptState;
 use super::record::{AfterPush, Duty, Fences, Owner, Record};
-use super::scope::ScopeId;
+use super::scope::{ScopeCall, ScopeId};
 use super::slot::{Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
+use crate::sync_shim::Ordering;
 
 mod needs;
 
@@ -440,4 +441,51 @@ fn who_takes_an_entry_out_is_the_only_one() {
             assert_eq!(receipt.state(), ReceiptState::Revoked);
         }
     }
+}
+
+/// The owner, or the driver's note, may come between a raiser's two looks at the word.
+#[test]
+fn a_note_that_came_after_the_raise_will_do() {
+    let record = record();
+    let before = record.attention();
+    assert!(record.enlist());
+    assert!(matches!(record.duty(before, 1, Fences::Light), Duty::Nothing));
+}
+
+#[test]
+fn a_record_without_scopes_has_none_to_close_or_to_raise() {
+    let record = record();
+    let owner = Owner::of(record);
+    let (why, entries) = owner.close_after(ScopeId::NONE);
+    assert!(why.is_none() && entries.is_empty());
+    let entry = first();
+    assert!(matches!(
+        owner.take_scope_call(&entry.receipt),
+        ScopeCall::Nothing
+    ));
+    // A bit that has outlived its reason goes, and nothing is raised.
+    let open = owner.begin_scope(NEVER, 0, Location::caller());
+    assert!(open.visit.is_none());
+    record.attention.fetch_or(Attention::SCOPE, Ordering::SeqCst);
+    assert!(matches!(
+        owner.take_scope_call(&entry.receipt),
+        ScopeCall::Nothing
+    ));
+    assert!(!record.attention().has(Attention::SCOPE));
+}
+
+/// Shows protocol::record I5: the owner's view, by which alone the region word is written, cannot leave its thread. If it could,
+/// this would not compile: both implementations would fit.
+#[test]
+fn the_owners_view_of_a_record_stays_on_its_thread() {
+    trait Stays<Which> {
+        const YES: bool = true;
+    }
+    struct ByNature;
+    struct BecauseItIsSend;
+    struct BecauseItIsSync;
+    impl<T> Stays<ByNature> for T {}
+    impl<T: Send> Stays<BecauseItIsSend> for T {}
+    impl<T: Sync> Stays<BecauseItIsSync> for T {}
+    const { assert!(<Owner as Stays<_>>::YES) };
 }

@@ -370,4 +370,32 @@ mod tests {
         assert!(matches!(waited, Waited::TimedOut) && tests >= 2);
         std::thread::park();
     }
+
+    /// Shows sync::queue I2. Who notifies may be anywhere between the list and the word when the waiter leaves.
+    #[test]
+    fn who_has_left_is_notified_no_more() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        const ROUNDS: usize = 20_000;
+        let queue = WaitQueue::new();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    queue.notify_one();
+                }
+            });
+            let late = (0..ROUNDS).filter(|_| {
+                let place = queue.enroll();
+                let Waker::Plain(bell) = place.waker.clone() else {
+                    unreachable!("this thread is not attached");
+                };
+                drop(place);
+                *bell.rung() = false;
+                (0..20).any(|_| *bell.rung())
+            });
+            let late = late.count();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(late, 0);
+        });
+    }
 }

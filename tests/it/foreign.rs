@@ -648,6 +648,124 @@ fn a_thread_that_never_attached_is_interrupted_by_its_number() {
     ));
 }
 
+/// Waits behind a child that has this thread's memory, until somebody writes: no signal reaches the thread meanwhile.
+#[cfg(throwto_ladder)]
+fn read_in_a_child(reader: &io::PipeReader) {
+    extern "C" fn child(fd: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: integers. Else it would outlive a parent that fails.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let mut byte = 0_u8;
+        // SAFETY: one byte of this stack; the parent's pipe is open here too.
+        unsafe { libc::read(fd as usize as libc::c_int, (&raw mut byte).cast(), 1) as libc::c_int }
+    }
+    let mut stack = vec![0_u128; 4096];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let argument = reader.as_raw_fd() as usize as *mut libc::c_void;
+    // SAFETY: the child has a stack of its own, and has ended when this returns.
+    let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, argument) };
+    assert!(pid > 0, "{}", io::Error::last_os_error());
+    let mut status = 0;
+    // SAFETY: our own child, and a word for its status.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(libc::WEXITSTATUS(status), 1);
+}
+
+/// A process of its own: the orders that are lost here are lost for good.
+/// Shows platform::linux::direct I2.
+#[cfg(throwto_ladder)]
+#[test]
+fn an_order_whose_signal_is_still_on_its_way_is_never_given_to_another() {
+    in_own_process(
+        "foreign::an_order_whose_signal_is_still_on_its_way_is_never_given_to_another",
+        || {
+            let (send, tid) = std::sync::mpsc::channel();
+            let (reader, mut writer) = io::pipe().unwrap();
+            let deaf = std::thread::spawn(move || {
+                send.send(OsTid::current()).unwrap();
+                read_in_a_child(&reader);
+            });
+            let tid = tid.recv().unwrap();
+            let unheard = || match os::interrupt(tid, Rung::Nudge) {
+                Ok(()) => false,
+                Err(RaiseError::Unheard { reason, .. }) => {
+                    assert!(reason.contains("within 50 ms"), "{reason}");
+                    true
+                }
+                Err(other) => panic!("{other}"),
+            };
+            // Until it is behind the child it hears.
+            until("unheard", unheard);
+            for _ in 1..64 {
+                assert!(unheard());
+            }
+            let none_left = |tid| {
+                let refused = os::interrupt(tid, Rung::Nudge);
+                assert!(
+                    matches!(refused, Err(RaiseError::Unsupported { .. })),
+                    "{refused:?}"
+                );
+            };
+            none_left(tid);
+            // All of them may still act.
+            io::Write::write_all(&mut writer, b"x").unwrap();
+            deaf.join().unwrap();
+            none_left(OsTid::current());
+        },
+    );
+}
+
+#[cfg(throwto_ladder)]
+#[test]
+fn a_thread_that_blocks_the_signal_is_not_sent_one() {
+    let (send, tid) = std::sync::mpsc::channel();
+    let (reader, mut writer) = io::pipe().unwrap();
+    let deaf = std::thread::spawn(move || {
+        use nix::sys::signal::{SigSet, Signal};
+        SigSet::from(Signal::SIGURG).thread_block().unwrap();
+        send.send(OsTid::current()).unwrap();
+        raw_read(&reader)
+    });
+    let tid = tid.recv().unwrap();
+    for rung in [Rung::Nudge, Rung::Fail] {
+        match os::interrupt(tid, rung) {
+            Err(RaiseError::Unheard { os_tid, reason, .. }) => {
+                assert_eq!((os_tid, reason), (tid, "its signal mask blocks it"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    io::Write::write_all(&mut writer, b"x").unwrap();
+    assert_eq!(deaf.join().unwrap(), Ok(1));
+}
+
+#[cfg(throwto_ladder)]
+#[test]
+fn a_thread_that_computes_has_no_call_to_fail() {
+    let (send, tid) = std::sync::mpsc::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let busy = std::thread::spawn(move || {
+        send.send(OsTid::current()).unwrap();
+        while !stopped.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    });
+    let tid = tid.recv().unwrap();
+    // It may still be on its way out of `send`.
+    until("it computes", || {
+        std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall"))
+            .is_ok_and(|line| line.starts_with("running"))
+    });
+    let refused = os::interrupt(tid, Rung::Fail);
+    assert!(
+        matches!(refused, Err(RaiseError::NotBlocked { os_tid, .. }) if os_tid == tid),
+        "{refused:?}"
+    );
+    assert_eq!(os::interrupt(tid, Rung::Nudge), Ok(()));
+    stop.store(true, Ordering::Relaxed);
+    busy.join().unwrap();
+}
+
 fn until_in_read(tid: OsTid) {
     until_in_call("in read", tid, libc::SYS_read);
 }

@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,51 @@ fn udp() -> Interruptible<UdpSocket> {
 }
 
 /// Every operation of `throwto::io`, about to block for ever.
+/// Binds to a path that fills the kernel's field to the last byte. std makes no address of such a path.
+fn bind_to_the_longest_path(socket: &impl AsRawFd, dir: &Path) -> Vec<u8> {
+    let mut name = dir.join("").into_os_string().into_vec();
+    // SAFETY: a structure of plain numbers.
+    let mut addr: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    addr.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    name.resize(addr.sun_path.len(), b'n');
+    for (to, from) in addr.sun_path.iter_mut().zip(&name) {
+        *to = *from as libc::c_char;
+    }
+    let length = size_of_val(&addr) as libc::socklen_t;
+    // SAFETY: reads an address of that length.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), length) };
+    assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+    name
+}
+
+#[test]
+fn no_connection_or_datagram_is_lost_for_the_name_of_its_sender() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("here");
+    let listener = Interruptible::new(UnixListener::bind(&here).unwrap());
+    let stream = SockFlag::SOCK_CLOEXEC;
+    let client = socket::socket(AddressFamily::Unix, SockType::Stream, stream, None).unwrap();
+    let name = bind_to_the_longest_path(&client, dir.path());
+    socket::connect(client.as_raw_fd(), &socket::UnixAddr::new(&here).unwrap()).unwrap();
+    std::fs::File::from(client).write_all(b"hello").unwrap();
+    let (mut accepted, peer) = listener.accept().unwrap();
+    assert_eq!(peer.as_pathname().unwrap().as_os_str().as_bytes(), name);
+    let mut heard = String::new();
+    accepted.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "hello");
+
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("here");
+    let receiver = Interruptible::new(UnixDatagram::bind(&here).unwrap());
+    let sender = UnixDatagram::unbound().unwrap();
+    bind_to_the_longest_path(&sender, dir.path());
+    sender.send_to(b"datagram", &here).unwrap();
+    let mut buffer = [0; 16];
+    let (size, from) = receiver.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..size], b"datagram");
+    assert!(from.is_unnamed());
+}
+
 fn ops() -> Vec<Op> {
     let dir = tempfile::tempdir().unwrap();
     let (empty, full) = (|| io::pipe().unwrap(), full_pipe);

@@ -192,3 +192,76 @@ pub(crate) fn arm(order: &Order, looked: probe::Probe, again: bool) -> Result<bo
     };
     Ok(order.arm(&instruction))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::linux::probe::{BlockedCall, Probe};
+
+    fn blocked_in(number: i64) -> Probe {
+        Probe::Blocked(BlockedCall {
+            number,
+            args: [0; 6],
+            sp: 8,
+            pc: 16,
+        })
+    }
+
+    #[test]
+    fn what_was_seen_decides_what_is_ordered() {
+        let order = Order::new();
+        let seen = [
+            (blocked_in(libc::SYS_read), Ok(true)),
+            (blocked_in(libc::SYS_close), Err(never(libc::SYS_close))),
+            (blocked_in(libc::SYS_futex), Err(never(libc::SYS_futex))),
+            (blocked_in(-1), Err(InterruptFailed::Never { call: "this call" })),
+            (Probe::Unreadable, Ok(true)),
+            (Probe::Running, Ok(false)),
+            (Probe::Elsewhere, Ok(false)),
+            (Probe::Gone, Ok(false)),
+        ];
+        for (looked, armed) in seen {
+            assert_eq!(arm(&order, looked, false), armed, "{looked:?}");
+            assert_eq!(order.take().is_some(), armed == Ok(true), "{looked:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_for_a_lock_is_not_unwound_nor_what_is_not_seen() {
+        let order = Order::new();
+        for number in [libc::SYS_futex, libc::SYS_futex_waitv] {
+            assert_eq!(arm_unwind(&order, blocked_in(number)), Err((16, Why::Futex)));
+        }
+        assert!(order.take().is_none());
+        for unseen in [Probe::Running, Probe::Elsewhere, Probe::Unreadable, Probe::Gone] {
+            let armed = arm_unwind(&order, unseen);
+            assert_eq!(
+                armed.is_ok(),
+                arch::TELLS_NUMBER,
+                "the handler decides, or nobody does"
+            );
+            assert!(armed.is_ok() || armed == Err((0, Why::Unseen)));
+            assert_eq!(order.take().is_some(), arch::TELLS_NUMBER);
+        }
+        assert_eq!(arm_unwind(&order, blocked_in(libc::SYS_read)), Ok(()));
+        assert_eq!(order.take().unwrap().act, Act::Unwind);
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_cell_is_an_address_of_the_pool() {
+        // SAFETY: numbers and pointers, for which zero is a value.
+        let mut context: libc::ucontext_t = unsafe { std::mem::zeroed() };
+        // SAFETY: of this function alone.
+        let mut context = unsafe { arch::Context::of((&raw mut context).cast()) };
+        let (first, size) = (POOL.as_ptr() as usize, size_of::<Cell>());
+        for inside in [first, first + size, first + (CELLS - 1) * size] {
+            assert!(nudged(inside, true, &mut context));
+            for off in [1, 8, size - 1] {
+                assert!(!nudged(inside + off, true, &mut context));
+            }
+        }
+        for outside in [0, first - size, first + CELLS * size, usize::MAX] {
+            assert!(!nudged(outside, true, &mut context));
+        }
+    }
+}

@@ -214,3 +214,6 @@ fn end_by(signal: libc::c_int, default: &libc::sigaction) {
     // SAFETY: sends a signal to the calling thread.
     unsafe { libc::raise(signal) };
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;

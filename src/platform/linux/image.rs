@@ -61,6 +61,10 @@ impl Image {
     /// The image that was loaded from a file of this name: a path as the loader has it, the last part of one, or what
     /// `dlopen` finds under the name.
     pub(crate) fn loaded(file_name: &str) -> Option<Image> {
+        // The loader has the program without a name.
+        if file_name.is_empty() {
+            return None;
+        }
         let by_name = first(|_, name| {
             let name = name.to_str().unwrap_or_default();
             name == file_name || last_part(name) == file_name
@@ -70,9 +74,6 @@ impl Image {
 
     /// By `DT_SONAME`, which the file's name need not show.
     fn known_to_loader(name: &str) -> Option<Image> {
-        if name.is_empty() {
-            return None;
-        }
         let name = CString::new(name).ok()?;
         // SAFETY: a string with its end; NOLOAD runs no constructor.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
@@ -412,3 +413,6 @@ fn headers_at(start: usize) -> Option<&'static [libc::Elf64_Phdr]> {
     // SAFETY: inside the page, aligned, and constant while the object is loaded (I1).
     Some(unsafe { std::slice::from_raw_parts(headers, usize::from(header.e_phnum)) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,6 @@ fn value(bytes: &mut Bytes, encoding: u8) -> Option<u64> {
     };
     value.ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,3 +84,6 @@ fn keep(image: &Image) {
         Image::keep(&name);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,3 +90,46 @@ impl fmt::Debug for PollFd<'_> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bit_of_an_answer_has_its_question() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let asked = |fd: PollFd<'_>| fd.raw.events;
+        assert_eq!(asked(PollFd::readable(&reader)), libc::POLLIN);
+        assert_eq!(asked(PollFd::writable(&writer)), libc::POLLOUT);
+        assert_eq!(
+            asked(PollFd::readable_or_writable(&reader)),
+            libc::POLLIN | libc::POLLOUT
+        );
+        for (answer, questions) in [
+            (0, [false; 5]),
+            (libc::POLLIN, [true, true, false, false, false]),
+            (libc::POLLOUT, [true, false, true, false, false]),
+            (libc::POLLHUP, [true, false, false, true, false]),
+            (libc::POLLERR, [true, false, false, false, true]),
+            (libc::POLLNVAL, [true, false, false, false, true]),
+            (libc::POLLIN | libc::POLLHUP, [true, true, false, true, false]),
+        ] {
+            let mut fd = PollFd::readable(&reader);
+            fd.raw.revents = answer;
+            let said = [
+                fd.is_ready(),
+                fd.is_readable(),
+                fd.is_writable(),
+                fd.is_closed(),
+                fd.is_error(),
+            ];
+            assert_eq!(said, questions, "{answer:#x}");
+            let [_, readable, writable, closed, error] = questions;
+            let number = fd.raw.fd;
+            let told = format!(
+                "PollFd {{ fd: {number}, readable: {readable}, writable: {writable}, closed: {closed}, error: {error} }}"
+            );
+            assert_eq!(format!("{fd:?}"), told);
+        }
+    }
+}

@@ -65,13 +65,18 @@ pub(crate) fn probe(tid: i32) -> Probe {
     }
     let mut line = [0u8; LINE];
     match read_once(&path(tid), &mut line) {
-        Ok(length) => match parse(line.get(..length).unwrap_or(&[])) {
-            Probe::Blocked(_) if !tells_our_calls() => Probe::Unreadable,
-            seen => seen,
-        },
+        Ok(length) => believed(parse(line.get(..length).unwrap_or(&[])), tells_our_calls),
         Err(libc::ESRCH) => Probe::Gone,
         Err(libc::ENOENT) if !exists(tid) => Probe::Gone,
         Err(_) => Probe::Unreadable,
+    }
+}
+
+/// What is left of a look where the file may tell of another program's calls (I3).
+fn believed(seen: Probe, tells_our_calls: impl FnOnce() -> bool) -> Probe {
+    match seen {
+        Probe::Blocked(_) if !tells_our_calls() => Probe::Unreadable,
+        seen => seen,
     }
 }
 
@@ -88,16 +93,24 @@ fn tells_our_calls() -> bool {
     }
     let mut line = [0u8; LINE];
     let buffer = line.as_ptr() as u64;
-    let Ok(length) = read_once(&path(super::nudge::os_tid()), &mut line) else {
-        return true;
-    };
-    let Probe::Blocked(call) = parse(line.get(..length).unwrap_or(&[])) else {
-        return true;
+    let told = read_once(&path(super::nudge::os_tid()), &mut line);
+    let ours = is_this_look(
+        told.map(|length| parse(line.get(..length).unwrap_or(&[]))),
+        buffer,
+    );
+    if let Some(ours) = ours {
+        ANSWER.store(if ours { YES } else { NO }, Ordering::Relaxed);
+    }
+    ours.unwrap_or(true)
+}
+
+/// Whether what a thread was told of itself is the `read` into `buffer` by which it has asked; `None` without an answer.
+fn is_this_look(told: Result<Probe, i32>, buffer: u64) -> Option<bool> {
+    let Ok(Probe::Blocked(call)) = told else {
+        return None;
     };
     let [_, place, room, ..] = call.args;
-    let ours = (call.number, place, room) == (libc::SYS_read, buffer, LINE as u64);
-    ANSWER.store(if ours { YES } else { NO }, Ordering::Relaxed);
-    ours
+    Some((call.number, place, room) == (libc::SYS_read, buffer, LINE as u64))
 }
 
 /// Reads one line of that file. Total: every input has an answer.
@@ -314,6 +327,48 @@ mod tests {
         writer.write_all(b"x").unwrap();
         assert_eq!(thread.join().unwrap(), 1);
         eventually(tid, |seen| seen == Probe::Gone);
+    }
+
+    /// Shows platform::linux::probe I3, with what an emulator's process is told: its own calls.
+    #[test]
+    fn where_the_file_tells_of_another_program_only_running_is_believed() {
+        let call = |number, place, room| {
+            Probe::Blocked(BlockedCall {
+                number,
+                args: [3, place, room, 0, 0, 0],
+                sp: 8,
+                pc: 8,
+            })
+        };
+        let look = call(libc::SYS_read, 0x1000, LINE as u64);
+        assert_eq!(is_this_look(Ok(look), 0x1000), Some(true));
+        for other in [
+            call(libc::SYS_read + 1, 0x1000, LINE as u64),
+            call(libc::SYS_read, 0x2000, LINE as u64),
+            call(libc::SYS_read, 0x1000, LINE as u64 + 1),
+        ] {
+            assert_eq!(is_this_look(Ok(other), 0x1000), Some(false));
+        }
+        for nothing in [Ok(Probe::Unreadable), Ok(Probe::Running), Err(libc::EACCES)] {
+            assert_eq!(is_this_look(nothing, 0x1000), None);
+        }
+        assert_eq!(believed(look, || true), look);
+        assert_eq!(believed(look, || false), Probe::Unreadable);
+        for seen in [Probe::Running, Probe::Elsewhere, Probe::Gone, Probe::Unreadable] {
+            assert_eq!(believed(seen, || false), seen);
+        }
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again_and_any_other_failure_is_told() {
+        let mut results = [(-1, libc::EINTR), (-1, libc::EINTR), (5, 0), (-1, libc::EACCES)].into_iter();
+        let mut call = || {
+            let (result, errno) = results.next().unwrap();
+            Errno::set_raw(errno);
+            result
+        };
+        assert_eq!(retry(&mut call), Ok(5));
+        assert_eq!(retry(&mut call), Err(libc::EACCES));
     }
 
     #[test]

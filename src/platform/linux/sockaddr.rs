@@ -62,21 +62,17 @@ impl SockAddr {
         }
     }
 
-    /// # Errors
-    /// None today: std's address always fits.
-    pub(crate) fn of_unix(addr: &UnixAddr) -> io::Result<Self> {
-        let (name, terminated) = match (addr.as_pathname(), addr.as_abstract_name()) {
-            (Some(path), _) => (path.as_os_str().as_bytes().to_vec(), true),
-            (None, Some(name)) => ([b"\0", name].concat(), false),
-            (None, None) => (Vec::new(), false),
+    pub(crate) fn of_unix(addr: &UnixAddr) -> Self {
+        let name = match (addr.as_pathname(), addr.as_abstract_name()) {
+            (Some(path), _) => [path.as_os_str().as_bytes(), b"\0"].concat(),
+            (None, Some(name)) => [b"\0", name].concat(),
+            (None, None) => Vec::new(),
         };
-        let length = PATH + name.len() + usize::from(terminated);
-        if length > size_of::<libc::sockaddr_un>() {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        }
-        let mut this = Self::new(libc::AF_UNIX, length);
-        this.put(PATH, &name);
-        Ok(this)
+        // The longest path that the kernel knows has no end.
+        let name = name.get(..NAME).unwrap_or(&name);
+        let mut this = Self::new(libc::AF_UNIX, PATH + name.len());
+        this.put(PATH, name);
+        this
     }
 
     /// The address, if the kernel filled in an IP one.
@@ -99,6 +95,9 @@ impl SockAddr {
     }
 
     /// The address, if the kernel filled in a Unix one. A peer that is bound to nothing has an unnamed one.
+    ///
+    /// # Errors
+    /// A path of 108 bytes leaves no room for its end: a socket can be bound to it, but std makes no address of it.
     pub(crate) fn to_unix(&self) -> io::Result<UnixAddr> {
         let name = self.bytes.get(PATH..self.len()).unwrap_or(&[]);
         match name.split_first() {
@@ -151,8 +150,9 @@ impl SockAddr {
     }
 }
 
-/// Where a Unix address's name begins.
+/// Where a Unix address's name begins, and how long it may be.
 const PATH: usize = offset_of!(libc::sockaddr_un, sun_path);
+const NAME: usize = size_of::<libc::sockaddr_un>() - PATH;
 
 #[cfg(test)]
 mod tests {
@@ -171,14 +171,59 @@ mod tests {
     #[test]
     fn unix_addresses_survive_whether_path_abstract_or_unnamed() {
         let path = UnixAddr::from_pathname("/tmp/socket").unwrap();
-        let back = SockAddr::of_unix(&path).unwrap().to_unix().unwrap();
+        let back = SockAddr::of_unix(&path).to_unix().unwrap();
         assert_eq!(back.as_pathname(), path.as_pathname());
         let hidden = UnixAddr::from_abstract_name(b"a\0b").unwrap();
-        let back = SockAddr::of_unix(&hidden).unwrap().to_unix().unwrap();
+        let back = SockAddr::of_unix(&hidden).to_unix().unwrap();
         assert_eq!(back.as_abstract_name(), Some(&b"a\0b"[..]));
         let mut nothing = SockAddr::room();
         nothing.length = 0;
         assert!(nothing.to_unix().unwrap().is_unnamed());
         assert!(nothing.to_ip().is_err());
+        let unnamed = SockAddr::of_unix(&UnixAddr::from_pathname("").unwrap());
+        assert_eq!(unnamed.fixed().1, PATH, "a family and nothing else");
+        assert!(unnamed.to_unix().unwrap().is_unnamed());
+    }
+
+    #[test]
+    fn the_longest_names_survive_and_longer_ones_are_refused() {
+        let path = "p".repeat(NAME - 1);
+        let longest = SockAddr::of_unix(&UnixAddr::from_pathname(&path).unwrap());
+        assert_eq!(longest.fixed().1, size_of::<libc::sockaddr_un>());
+        assert_eq!(longest.to_unix().unwrap().as_pathname(), Some(path.as_ref()));
+        let name = vec![b'n'; NAME - 1];
+        let longest = SockAddr::of_unix(&UnixAddr::from_abstract_name(&name).unwrap());
+        assert_eq!(longest.to_unix().unwrap().as_abstract_name(), Some(&name[..]));
+        // The kernel's own: a path that fills the field, with an end behind it or without.
+        let mut full = longest;
+        full.put(PATH, &[b'f'; NAME]);
+        for length in [PATH + NAME, PATH + NAME + 1] {
+            full.length = length as libc::socklen_t;
+            assert!(full.to_unix().is_err());
+        }
+    }
+
+    #[test]
+    fn an_address_of_any_length_and_family_is_read_within_its_bytes() {
+        for family in [0, libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, 0xffff] {
+            for length in (0..=SIZE as libc::socklen_t + 1).chain([libc::socklen_t::MAX]) {
+                for byte in [0, b'x', 0xff] {
+                    let mut addr = SockAddr::new(family, 0);
+                    addr.put(PATH, &[byte; SIZE - PATH]);
+                    addr.length = length;
+                    let whole = match family {
+                        libc::AF_INET => size_of::<libc::sockaddr_in>(),
+                        libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+                        _ => usize::MAX,
+                    };
+                    assert_eq!(
+                        addr.to_ip().is_ok(),
+                        length as usize >= whole,
+                        "{family}: {length}"
+                    );
+                    let _any = addr.to_unix();
+                }
+            }
+        }
     }
 }

@@ -45,15 +45,18 @@ static RUST_TEXT: OnceBox<RustText> = OnceBox::new();
 pub(crate) fn rust_text() -> &'static RustText {
     RUST_TEXT.get_or_init(|| {
         let read = Program::open().and_then(|program| RustText::read(&program));
-        Box::new(read.unwrap_or(RustText {
-            ranges: Vec::new(),
-            personality: None,
-            known: false,
-        }))
+        Box::new(read.unwrap_or(RustText::UNKNOWN))
     })
 }
 
 impl RustText {
+    /// What a stripped program tells.
+    pub(super) const UNKNOWN: Self = Self {
+        ranges: Vec::new(),
+        personality: None,
+        known: false,
+    };
+
     /// Whether `pc` is in a Rust function of the program.
     pub(crate) fn contains(&self, pc: usize) -> bool {
         let behind = self.ranges.partition_point(|range| range.start <= pc);
@@ -277,9 +280,9 @@ pub(crate) enum Personality {
 /// The addresses of the personalities, found once in normal context.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Personalities {
-    rust: Option<usize>,
-    c: Option<usize>,
-    cxx: Option<usize>,
+    pub(super) rust: Option<usize>,
+    pub(super) c: Option<usize>,
+    pub(super) cxx: Option<usize>,
 }
 
 impl Personalities {
@@ -309,3 +312,6 @@ impl Personalities {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -300,3 +300,47 @@ fn every_call_has_words() {
         );
     }
 }
+
+#[test]
+fn every_way_to_name_a_child_is_told() {
+    for (pid, told) in [
+        (7, "pid 7"),
+        (-1, "any child"),
+        (0, "any child of this group"),
+        (-7, "process group 7"),
+        (i32::MIN, "process group 2147483648"),
+    ] {
+        assert_eq!(waited_for(pid), told);
+    }
+    for (kind, told) in [
+        (libc::P_PID, "pid 7"),
+        (libc::P_PIDFD, "pidfd 7"),
+        (libc::P_PGID, "process group 7"),
+        (libc::P_ALL, "any child"),
+        (99, "any child"),
+    ] {
+        assert_eq!(waited_for_by_type(kind as i32, 7), told);
+    }
+}
+
+#[test]
+fn a_socket_of_no_known_protocol_is_a_socket() {
+    const MPTCP: libc::c_int = 262;
+    let made = [
+        (libc::SOCK_STREAM, MPTCP),
+        (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+        (libc::SOCK_RAW, libc::IPPROTO_ICMP),
+    ]
+    .map(|(kind, protocol)| {
+        // SAFETY: integers.
+        unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) }
+    });
+    for fd in made.into_iter().filter(|fd| *fd >= 0) {
+        let told = socket(fd);
+        assert!(told.starts_with("socket 0.0.0.0:"), "{told}");
+        // SAFETY: made above.
+        unsafe { libc::close(fd) };
+    }
+    let (unix, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert_eq!(socket(unix.as_raw_fd()), "socket");
+}

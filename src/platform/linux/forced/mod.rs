@@ -27,6 +27,7 @@ mod unwind;
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::module::Module;
@@ -266,6 +267,19 @@ fn lowest_of_stack() -> usize {
     if answer == 0 { low as usize } else { usize::MAX }
 }
 
+/// What keeps a rung from being tried at all, before the frames are looked at. The stack reaches from its lowest address to the
+/// anchor.
+fn refusal(state: u32, rung: u32, sp: usize, stack: Range<usize>) -> Option<Why> {
+    match state {
+        CALM if !stack.contains(&sp) => Some(Why::OtherStack),
+        CALM if rung == RUNG_UNWIND && sp - stack.start < UNWINDERS_ROOM => Some(Why::NoRoom),
+        CALM => None,
+        SWALLOWED if rung == RUNG_ABANDON => None,
+        SWALLOWED => Some(Why::Swallowed),
+        _ => Some(Why::Unwinding),
+    }
+}
+
 /// Carries out a forced order on the interrupted thread, if its region allows it and the spot is proved safe. Without an order
 /// it does so in a region that is to be abandoned at once. `false` if it has done nothing.
 pub(super) fn perform(
@@ -299,15 +313,8 @@ pub(super) fn perform(
         _ => return false,
     };
     let anchor = escape.anchor.load(Ordering::Relaxed);
-    let refusal = match escape.state.load(Ordering::Relaxed) {
-        CALM if sp < escape.stack().low || sp >= anchor => Some(Why::OtherStack),
-        CALM if rung == RUNG_UNWIND && sp - escape.stack().low < UNWINDERS_ROOM => Some(Why::NoRoom),
-        CALM => None,
-        SWALLOWED if rung == RUNG_ABANDON => None,
-        SWALLOWED => Some(Why::Swallowed),
-        _ => Some(Why::Unwinding),
-    };
-    if let Some(why) = refusal {
+    let stack = escape.stack().low..anchor;
+    if let Some(why) = refusal(escape.state.load(Ordering::Relaxed), rung, sp, stack) {
         escape.refuse(why, pc);
         return false;
     }
@@ -362,4 +369,60 @@ fn keep_alternate_stack(escape: &Escape<'_>, context: &mut Context<'_>, sp: usiz
 unsafe extern "C" fn set_alternate_stack(stack: *mut ()) {
     // SAFETY: by contract.
     unsafe { libc::sigaltstack(stack.cast(), std::ptr::null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows platform::linux::forced I1, as far as types can: no other thread is given one, or a reference to one, but by the
+    /// region's frame. If an `Escape` could be sent or shared, this would not compile: several implementations would fit.
+    #[test]
+    fn the_way_out_of_a_region_stays_on_its_thread() {
+        trait Stays<Which> {
+            const YES: bool = true;
+        }
+        struct ByNature;
+        struct BecauseItIsSend;
+        struct BecauseItIsSync;
+        impl<T> Stays<ByNature> for T {}
+        impl<T: Send> Stays<BecauseItIsSend> for T {}
+        impl<T: Sync> Stays<BecauseItIsSync> for T {}
+        const { assert!(<Escape<'static> as Stays<_>>::YES) };
+    }
+
+    #[test]
+    fn what_keeps_a_rung_from_being_tried_is_told_for_every_state() {
+        let stack = 0x10_0000..0x20_0000;
+        let room = stack.start + UNWINDERS_ROOM;
+        let (low, high) = (stack.start, stack.end);
+        use RUNG_ABANDON as ABANDON;
+        use RUNG_UNWIND as UNWIND;
+        for (state, rung, sp, refused) in [
+            (CALM, ABANDON, low - 8, Some(Why::OtherStack)),
+            (CALM, ABANDON, low, None),
+            (CALM, ABANDON, high - 8, None),
+            (CALM, ABANDON, high, Some(Why::OtherStack)),
+            (CALM, UNWIND, low - 8, Some(Why::OtherStack)),
+            (CALM, UNWIND, room - 8, Some(Why::NoRoom)),
+            (CALM, UNWIND, room, None),
+            (CALM, UNWIND, high, Some(Why::OtherStack)),
+            (SWALLOWED, ABANDON, room, None),
+            (SWALLOWED, UNWIND, room, Some(Why::Swallowed)),
+            (UNWINDING, ABANDON, room, Some(Why::Unwinding)),
+            (UNWINDING, UNWIND, room, Some(Why::Unwinding)),
+            (LEFT, ABANDON, room, Some(Why::Unwinding)),
+            (LEFT, UNWIND, room, Some(Why::Unwinding)),
+        ] {
+            assert_eq!(
+                refusal(state, rung, sp, stack.clone()),
+                refused,
+                "{state}, {rung}, {sp:#x}"
+            );
+        }
+        // Where the system does not tell where the stack is, or the trampoline has not been entered, nothing lies on it.
+        for nowhere in [usize::MAX..high, low..0] {
+            assert_eq!(refusal(CALM, UNWIND, room, nowhere), Some(Why::OtherStack));
+        }
+    }
 }
