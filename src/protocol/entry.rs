@@ -106,7 +106,7 @@ impl ReceiptRef {
 
     /// Whether it is the only handle. What others did through theirs is seen.
     #[inline]
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         // Acquire: partner of their drops.
         self.cell().handles.load(Ordering::Acquire) == 1
     }
