@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use crate::current::{self, LATEST, REGISTRY, await_pins, record};
 use crate::error::AttachError;
+use crate::flight::{self, List};
 use crate::platform::{handler, nudge, signal_stack};
-use crate::protocol::entry::ReceiptRef;
 use crate::protocol::lineage::GroupKey;
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
@@ -32,8 +32,6 @@ struct Membership {
     id: ThreadId,
     owner: Owner,
     attachments: usize,
-    /// Delivered and not yet caught: settled as caught when the thread ends.
-    in_flight: Vec<ReceiptRef>,
     /// Room for nudges. Goes last, when there are no more.
     _stack: Option<signal_stack::Widened>,
 }
@@ -150,7 +148,6 @@ pub(crate) fn adopt(id: ThreadId) -> Attachment {
             id,
             owner: Owner::of(record),
             attachments: 1,
-            in_flight: Vec::new(),
             _stack: stack,
         };
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
@@ -178,7 +175,7 @@ pub(crate) struct Apart {
 /// Ends the inner membership, if somebody has kept an attachment of it.
 struct Kept;
 
-struct Return(Option<Membership>);
+struct Return(Option<Membership>, List);
 
 impl Apart {
     pub(crate) fn id(&self) -> ThreadId {
@@ -189,11 +186,11 @@ impl Apart {
 /// Sets the calling thread, which is attached, apart from who it is.
 pub(crate) fn set_apart(name: Option<Arc<str>>) -> Result<Apart, AttachError> {
     let id = register(name, None, None)?;
-    let outer = MEMBERSHIP.take();
+    let outer = Return(MEMBERSHIP.take(), flight::exchange(List::new()));
     Ok(Apart {
         attachment: adopt(id),
         _kept: Kept,
-        _return: Return(outer),
+        _return: outer,
     })
 }
 
@@ -210,6 +207,7 @@ impl Drop for Return {
             REGISTRY.bind(outer.id, nudge::os_tid());
             record.begin(handler::this_thread(), nudge::os_tid());
             MEMBERSHIP.set(Some(outer));
+            flight::exchange(std::mem::replace(&mut self.1, List::new()));
             current::set(Some(record));
         }
     }
@@ -256,38 +254,10 @@ impl Drop for Membership {
     fn drop(&mut self) {
         mask::carry_out(self.owner);
         current::set(None);
-        for receipt in self.in_flight.drain(..) {
+        // Delivered and not caught: caught by the end.
+        for receipt in flight::exchange(List::new()) {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
         }
         end(self.id, self.owner);
     }
-}
-
-/// The exceptions that were delivered to the calling thread and that it has not caught yet.
-pub(crate) fn in_flight() -> Vec<ReceiptRef> {
-    let receipts = MEMBERSHIP.try_with(|cell| {
-        let membership = cell.try_borrow().ok()?;
-        let receipts = membership.iter().flat_map(|m| &m.in_flight);
-        Some(receipts.filter(|r| !r.state().is_final()).cloned().collect())
-    });
-    receipts.ok().flatten().unwrap_or_default()
-}
-
-/// Remembers a delivered receipt until it is caught, or the thread ends.
-pub(crate) fn note_delivered(receipt: &ReceiptRef) {
-    let _ = MEMBERSHIP.try_with(|cell| {
-        if let Ok(mut membership) = cell.try_borrow_mut()
-            && let Some(membership) = membership.as_mut()
-        {
-            let spare = &membership.owner.record().spare;
-            match &mut membership.in_flight[..] {
-                // What nearly every thread comes to: its exceptions one after the other.
-                [last] if last.state().is_final() => spare.keep(std::mem::replace(last, receipt.clone())),
-                _ => {
-                    membership.in_flight.retain(|r| !r.state().is_final());
-                    membership.in_flight.push(receipt.clone());
-                }
-            }
-        }
-    });
 }

@@ -87,6 +87,7 @@ mod current;
 mod driver;
 mod error;
 mod exception;
+mod flight;
 pub mod foreign;
 mod fork;
 #[cfg(throwto_ladder)]

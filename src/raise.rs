@@ -18,7 +18,7 @@ use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
 use crate::os::OsTid;
-use crate::protocol::entry::{Contents, Origin};
+use crate::protocol::entry::{Contents, Entry, Origin};
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
@@ -334,12 +334,18 @@ impl Posted {
             ReceiptState::TargetEnded
         };
         match self.aside.single() {
-            Ok(entry) => self.record.spare.keep_entry(settle_one(entry, outcome)),
+            Ok(entry) => settle_and_keep(self.record, entry, outcome),
             Err(others) if others.is_empty() => {}
             Err(others) => settle(others, outcome),
         }
         self.receipt
     }
+}
+
+/// Apart from the raise, in which it is in the way of those that push nothing aside.
+#[inline(never)]
+fn settle_and_keep(record: &Record, entry: Entry, outcome: ReceiptState) {
+    record.spare.keep_entry(settle_one(entry, outcome));
 }
 
 /// As [`Posted::settle`], for all raises of one broadcast. Returns the receipts of those that got into their slots.

@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use once_cell::race::OnceBox;
 
 use crate::exception::{Exception, name_of};
+use crate::flight::Landing;
 use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::registry::ThreadId;
@@ -31,6 +32,8 @@ pub(crate) use crate::rung::Rung;
 pub struct Raised {
     /// Its payload is the value, or has been taken out.
     entry: Entry,
+    /// Dropped after it.
+    _landing: Landing,
 }
 
 /// What few exceptions have beside the entry.
@@ -50,7 +53,10 @@ impl Raised {
     /// An entry that has left its slot and is delivered: makes its value, if that is still to be done.
     pub(crate) fn deliver(entry: Entry) -> Self {
         // Its drop tells the receipt, should the making panic.
-        let mut raised = Self { entry };
+        let mut raised = Self {
+            entry,
+            _landing: Landing,
+        };
         raised.entry.payload.make();
         raised
     }
@@ -66,7 +72,14 @@ impl Raised {
         let (payload, origin) = (Payload::Value(Box::new(value)), Origin::of::<E>(raised_at));
         Self {
             entry: Entry::new(Contents::new(payload, origin, false, None)),
+            _landing: Landing,
         }
+    }
+
+    /// Where its cell is.
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref::<Contents>(&self.entry) as usize
     }
 
     /// As the record notes rungs.

@@ -20,7 +20,8 @@ use crate::trace;
 #[derive(Clone)]
 pub struct Receipt {
     target: ThreadId,
-    cell: ReceiptRef,
+    /// `None` only while it is dropped.
+    cell: Option<ReceiptRef>,
 }
 
 impl std::fmt::Debug for Receipt {
@@ -34,7 +35,14 @@ impl std::fmt::Debug for Receipt {
 
 impl Receipt {
     pub(crate) fn new(target: ThreadId, cell: ReceiptRef) -> Self {
-        Self { target, cell }
+        Self {
+            target,
+            cell: Some(cell),
+        }
+    }
+
+    fn cell(&self) -> &ReceiptRef {
+        self.cell.as_ref().expect("it is there until the drop")
     }
 
     /// The thread that was raised into.
@@ -44,7 +52,7 @@ impl Receipt {
 
     /// The state now.
     pub fn state(&self) -> ReceiptState {
-        self.cell.state()
+        self.cell().state()
     }
 
     /// Waits for a final state, at most for `limit`, and returns the state at the end.
@@ -65,13 +73,13 @@ impl Receipt {
     pub fn wait(&self, limit: Duration) -> ReceiptState {
         let deadline = deadline_after(limit);
         loop {
-            match self.cell.prepare_wait() {
+            match self.cell().prepare_wait() {
                 Ok(state) => return state,
                 Err(word) => {
                     if deadline.is_some_and(|at| futex::now() >= at) {
                         return self.state();
                     }
-                    futex::wait_on(self.cell.word(), word, deadline);
+                    futex::wait_on(self.cell().word(), word, deadline);
                 }
             }
         }
@@ -83,15 +91,28 @@ impl Receipt {
         let Some(record) = REGISTRY.record(self.target.index()) else {
             return false;
         };
-        match record.revoke(self.target.generation(), &self.cell) {
+        match record.revoke(self.target.generation(), self.cell()) {
             Some(entry) => {
                 drop(settle_one(entry, ReceiptState::Revoked));
                 true
             }
             None => {
-                trace::too_late(self.target, &self.cell);
+                trace::too_late(self.target, self.cell());
                 false
             }
+        }
+    }
+}
+
+impl Drop for Receipt {
+    /// The last who knows of a raise leaves its cell to the next into that record.
+    #[inline]
+    fn drop(&mut self) {
+        let last = self.cell.take_if(|cell| cell.is_alone());
+        if let Some(cell) = last
+            && let Some(record) = REGISTRY.record(self.target.index())
+        {
+            record.spare.keep(cell);
         }
     }
 }

@@ -16,9 +16,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
-use crate::attach::note_delivered;
 use crate::current;
 use crate::exception::{Exception, Stop};
+use crate::flight::note_delivered;
 use crate::platform::futex;
 use crate::protocol::entry::Entry;
 use crate::protocol::receipt::ReceiptState;

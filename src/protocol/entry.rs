@@ -20,7 +20,7 @@
 //! - I2. A cell is freed by the drop of its last handle, once: whoever sees that its handle is the only one, or takes the
 //!   count to zero, has the cell to itself.
 //! - I3. The payload is dropped by the entry's holder, not with the last handle: a receipt that is kept keeps no exception.
-//! - I4. A cell that is kept as spare has no handle and nothing in it to drop; who takes it out has it to itself.
+//! - I4. A cell that is kept as spare has no handle, so who takes it out has it to itself. By I3 no exception is left in it.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
@@ -68,6 +68,7 @@ impl Contents {
     }
 }
 
+#[repr(C)]
 pub(super) struct Cell {
     receipt: ReceiptCell,
     /// Entry and receipts.
@@ -105,7 +106,7 @@ impl ReceiptRef {
 
     /// Whether it is the only handle. What others did through theirs is seen.
     #[inline]
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         // Acquire: partner of their drops.
         self.cell().handles.load(Ordering::Acquire) == 1
     }
@@ -170,6 +171,11 @@ impl Entry {
     /// The entry, and a receipt for the raiser.
     #[inline]
     pub(crate) fn with_receipt(contents: Contents) -> (Self, ReceiptRef) {
+        Self::with_new_cell(contents)
+    }
+
+    #[inline(never)]
+    fn with_new_cell(contents: Contents) -> (Self, ReceiptRef) {
         let cell = Box::write(Box::<Cell>::new_uninit(), Cell::new(contents));
         Self::in_cell(NonNull::from(Box::leak(cell)))
     }
@@ -234,11 +240,11 @@ impl Spare {
     /// As [`Entry::with_receipt`], in the cell that is kept here, if there is one.
     #[inline(always)]
     pub(crate) fn entry_with_receipt(&self, contents: Contents) -> (Entry, ReceiptRef) {
-        let Some(cell) = self.take() else {
-            return Entry::with_receipt(contents);
+        let Some(mut cell) = self.take() else {
+            return Entry::with_new_cell(contents);
         };
-        // SAFETY: it was a `Cell`, and is nobody else's by now; what is overwritten has nothing to drop (I4).
-        unsafe { cell.write(Cell::new(contents)) };
+        // SAFETY: it is a `Cell`, and nobody has a handle on it (I4).
+        *unsafe { cell.as_mut() } = Cell::new(contents);
         Entry::in_cell(cell)
     }
 
@@ -264,17 +270,10 @@ impl Spare {
             return;
         }
         let cell = receipt.0;
-        let bare = receipt.cell().contents.with(|contents| {
-            // SAFETY: the only handle (I2): nobody else reads or writes.
-            let contents = unsafe { &*contents };
-            contents.aside.get().is_none() && !contents.payload.has_destructor()
-        });
-        if bare {
-            std::mem::forget(receipt);
-            // Release: partner of `take`. Acquire: of another `keep`, which was as quick, and whose cell goes.
-            if let Some(other) = NonNull::new(self.0.swap(cell.as_ptr(), Ordering::AcqRel)) {
-                free(other);
-            }
+        std::mem::forget(receipt);
+        // Release: partner of `take`. Acquire: of another `keep`, which was as quick, and whose cell goes.
+        if let Some(other) = NonNull::new(self.0.swap(cell.as_ptr(), Ordering::AcqRel)) {
+            free(other);
         }
     }
 }

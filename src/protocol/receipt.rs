@@ -86,6 +86,7 @@ impl ReceiptCell {
     }
 
     /// Moves to `next` if the diagram has that arrow from the present state, else does nothing.
+    #[inline]
     pub(crate) fn advance(&self, next: ReceiptState) -> AfterSettle {
         let from = match next {
             ReceiptState::Pending => return AfterSettle::Nothing,

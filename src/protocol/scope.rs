@@ -256,7 +256,12 @@ impl Record {
     /// slot open.
     #[inline]
     pub(super) fn admits(&self, scope: Option<ScopeId>) -> bool {
-        scope.is_none_or(|id| self.scopes.get().is_some_and(|scopes| scopes.admit(id)))
+        scope.is_none_or(|id| self.admits_to(id))
+    }
+
+    #[cold]
+    fn admits_to(&self, id: ScopeId) -> bool {
+        self.scopes.get().is_some_and(|scopes| scopes.admit(id))
     }
 
     /// Makes an open scope of this record raise at every safepoint in it. `None` if the generation is over or the scope is

@@ -197,15 +197,18 @@ impl Slot {
         self.queue.iter().filter_map(Entry::inherited).collect()
     }
 
+    #[cold]
+    fn replace(&mut self, entry: Entry) -> Queue {
+        std::mem::replace(&mut self.queue, Queue::of(entry))
+    }
+
     /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
     #[inline(always)]
     pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Queue {
         self.pushes = self.pushes.wrapping_add(1);
         match policy {
             Policy::Replace => {
-                let displaced = self.drain();
-                self.queue.push_back(entry);
-                return displaced;
+                return self.replace(entry);
             }
             Policy::Supersede => {
                 if let Some(place) = self.queue.twin(&entry) {

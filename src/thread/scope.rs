@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Builder, JoinError, JoinHandle, stopped};
-use crate::attach::in_flight;
 use crate::current;
 use crate::error::RaiseError;
 use crate::exception::{Cancelled, IntoException};
+use crate::flight::in_flight;
 use crate::platform::handler;
 use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
