@@ -324,26 +324,37 @@ impl Cast {
         }
         let handle = builder.spawn_blocking_on(self.body(&facts), on);
         let early = thread_rng().gen_bool(0.3).then(|| handle.token());
-        match thread_rng().gen_range(0..6) {
+        let aborted = match thread_rng().gen_range(0..6) {
             0 => {
                 facts.seen.with(|seen| seen.aborted |= facts.abort_on_drop);
-                return drop(handle);
+                drop(handle);
+                if facts.abort_on_drop && self.play.end != End::AnyTime {
+                    let is_out = || facts.seen.with(|seen| seen.closures_dropped == 1);
+                    stage().sleep_until(is_out);
+                }
+                return;
             }
             1 => {
                 let raised = handle.raise(Interrupted).is_ok();
                 facts.seen.with(|seen| seen.raised = raised);
-                if !raised || self.play.end != End::AnyTime {
-                    self.abort(&facts, || handle.abort());
-                }
+                let stays = raised && self.play.end == End::AnyTime;
+                !stays && self.abort(&facts, || handle.abort())
             }
             2 => self.abort(&facts, || handle.token().cancel()),
             3 => {
                 let remote = handle.abort_handle();
                 assert!(!format!("{remote:?} {:?}", remote.thread()).is_empty());
-                self.abort(&facts, || remote.abort());
+                self.abort(&facts, || remote.abort())
             }
-            4 if self.play.end == End::AnyTime => {}
+            4 if self.play.end == End::AnyTime => false,
             _ => self.abort(&facts, || handle.abort()),
+        };
+        if aborted && !handle.is_finished() {
+            let cancelled = early.as_ref().is_none_or(|token| token.is_cancelled());
+            assert!(
+                cancelled || handle.is_finished(),
+                "aborted, and its token is not cancelled"
+            );
         }
         let refused = !facts.seen.with(|seen| seen.began) && handle.is_finished();
         if refused && !facts.seen.with(|seen| seen.began) {
@@ -357,9 +368,11 @@ impl Cast {
         assert!(early && late.is_cancelled(), "its token outlives it");
     }
 
-    fn abort(&self, facts: &Facts, how: impl FnOnce()) {
+    /// `true`, when it is done.
+    fn abort(&self, facts: &Facts, how: impl FnOnce()) -> bool {
         facts.seen.with(|seen| seen.aborted = true);
         how();
+        true
     }
 
     /// Every task has ended once and as it may, nothing of it is left, and nobody is.
