@@ -99,8 +99,8 @@ impl Builder {
         self
     }
 
-    /// Calls `report` for each job whose thread is written off, on a thread of the pool's own. While it runs no other is written
-    /// off by the clock. A panic in it goes no further than the panic hook.
+    /// Calls `report` for each job whose thread is written off, on a thread of the pool's own, once another thread has taken that
+    /// one's place. While it runs no other is written off by the clock. A panic in it goes no further than the panic hook.
     pub fn on_stuck(mut self, report: impl Fn(&Stuck) + Send + Sync + 'static) -> Self {
         self.on_stuck = Some(Box::new(report));
         self

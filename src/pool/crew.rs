@@ -310,12 +310,15 @@ impl Crew {
     /// Looks at every job, and when to look again. `None`: nobody is left to watch over.
     fn look(self: &Arc<Self>) -> Option<Option<Instant>> {
         let (late, mut next) = self.look_at_jobs();
+        let mut refused = false;
         for cell in late {
-            if let Some(stuck) = cell.stuck() {
-                self.write_off(&cell, &stuck);
+            if let Some(stuck) = cell.stuck().filter(|stuck| self.write_off(&cell, stuck)) {
+                // Before the report, which may take its time, or wait for a job of this pool.
+                refused = refused || self.recruit().is_err();
+                self.report(&stuck);
             }
         }
-        let refused = self.recruit().is_err();
+        refused = refused || self.recruit().is_err();
         let mut state = self.state();
         if refused {
             let again = Instant::now() + TRY_AGAIN;
@@ -342,7 +345,8 @@ impl Crew {
         (late, next)
     }
 
-    /// Takes a job's thread out of the crew (I3) and tells everybody. `false` if the job is over.
+    /// Takes a job's thread out of the crew (I3) and tells who waits for it. `false` if the job is over; else the caller [reports](Self::report) it.
+    #[must_use]
     pub(super) fn write_off(&self, cell: &Arc<JobCell>, stuck: &Stuck) -> bool {
         let mut state = self.state();
         let has_it = |worker: &Worker| worker.job.as_ref().is_some_and(|job| Arc::ptr_eq(job, cell));
@@ -362,12 +366,16 @@ impl Crew {
         REGISTRY.leave_behind(stuck.thread);
         cell.tell();
         self.look_again();
+        true
+    }
+
+    /// Tells the program's `on_stuck`.
+    pub(super) fn report(&self, stuck: &Stuck) {
         if let Some(report) = &self.settings.on_stuck
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| report(stuck)))
         {
             discard(panic);
         }
-        true
     }
 }
 

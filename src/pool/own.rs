@@ -280,8 +280,8 @@ impl JobPool {
             stuck.is_caller = Some(stuck.thread) == me;
             if stuck.is_caller {
                 survivors.push(stuck);
-            } else {
-                self.crew.write_off(&cell, &stuck);
+            } else if self.crew.write_off(&cell, &stuck) {
+                self.crew.report(&stuck);
             }
         }
         survivors.extend(self.lost());

@@ -24,6 +24,8 @@ mod foreign;
 #[cfg(throwto_ladder)]
 mod fs;
 mod groups;
+#[cfg(throwto_ladder)]
+mod hostile;
 mod identity;
 #[cfg(throwto_ladder)]
 mod io;
