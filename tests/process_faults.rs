@@ -325,6 +325,41 @@ fn an_attach_error_names_the_signal_that_could_not_be_sent() {
     }
 }
 
+#[test]
+fn a_thread_that_never_attached_and_cannot_be_sent_a_signal_is_told_so() {
+    use throwto::os::{OsTid, interrupt};
+    use throwto::{RaiseError, Rung};
+    const GONE: &str = "gone";
+    fn interrupt_only() -> Result<&'static str, String> {
+        match interrupt(OsTid::current(), Rung::Nudge) {
+            Err(RaiseError::Unheard {
+                reason: "the kernel refused the signal",
+                ..
+            }) => Ok(REFUSED),
+            Err(RaiseError::NoSuchThread { .. }) => Ok(GONE),
+            other => Err(format!("{other:?}")),
+        }
+    }
+    let name = "a_thread_that_never_attached_and_cannot_be_sent_a_signal_is_told_so";
+    // It may end between the look at it and the signal.
+    for (errno, expected) in [
+        (libc::EPERM, REFUSED),
+        (libc::EAGAIN, REFUSED),
+        (libc::ESRCH, GONE),
+    ] {
+        let fault = Fault {
+            number: libc::SYS_rt_tgsigqueueinfo,
+            concerns: ANY,
+            first: 1,
+            times: FOR_EVER,
+            errno,
+        };
+        if let Some((end, _)) = with(name, fault, nothing, interrupt_only) {
+            assert_eq!(end, expected);
+        }
+    }
+}
+
 /// Workers first; then no thread can be started any more, and the driver has not been needed yet.
 #[test]
 fn without_a_driver_a_raise_nudges_once_and_a_time_limit_is_refused() {

@@ -371,31 +371,34 @@ mod tests {
         std::thread::park();
     }
 
-    /// Shows sync::queue I2. Who notifies may be anywhere between the list and the word when the waiter leaves.
+    /// Shows sync::queue I2: whose word is being written cannot have left.
+    #[cfg(throwto_ladder)]
     #[test]
-    fn who_has_left_is_notified_no_more() {
-        use std::sync::atomic::{AtomicBool, Ordering};
-        const ROUNDS: usize = 20_000;
+    fn a_waiters_word_is_written_under_the_lock_that_leaving_takes() {
+        use crate::platform::{blocked, nudge};
         let queue = WaitQueue::new();
-        let over = AtomicBool::new(false);
+        let place = queue.enroll();
+        let Waker::Plain(bell) = place.waker.clone() else {
+            unreachable!("this thread is not attached");
+        };
+        let word = bell.rung();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    queue.notify_one();
-                }
+            let (send, tid) = std::sync::mpsc::channel();
+            let queue = &queue;
+            scope.spawn(move || {
+                send.send(nudge::os_tid()).unwrap();
+                queue.notify_one();
             });
-            let late = (0..ROUNDS).filter(|_| {
-                let place = queue.enroll();
-                let Waker::Plain(bell) = place.waker.clone() else {
-                    unreachable!("this thread is not attached");
-                };
-                drop(place);
-                *bell.rung() = false;
-                (0..20).any(|_| *bell.rung())
-            });
-            let late = late.count();
-            over.store(true, Ordering::Relaxed);
-            assert_eq!(late, 0);
+            let tid = tid.recv().unwrap();
+            let late = futex::now() + 20_000_000_000;
+            while !blocked::describe(tid).starts_with("futex") {
+                assert!(futex::now() < late, "it never waits for the word");
+                std::thread::yield_now();
+            }
+            let free = queue.list.try_lock().is_ok();
+            drop(word);
+            assert!(!free, "the list is open while a word is written");
         });
+        assert!(place.is_notified());
     }
 }
