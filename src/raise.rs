@@ -14,16 +14,17 @@
 use std::panic::Location;
 use std::sync::Arc;
 
-use crate::current::{REGISTRY, release};
+use crate::current::{self, REGISTRY, release, with_members};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
+use crate::protocol::Owing;
 use crate::protocol::receipt::{ReceiptCell, ReceiptState};
 use crate::protocol::record::{AfterPush, Duty, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Displaced, Entry, Origin, Policy};
-use crate::receipt::{Receipt, settle};
+use crate::receipt::{Receipt, settle, settle_aside};
 use crate::runtime;
 use crate::target::ScopeHandle;
 pub(crate) use crate::target::Target;
@@ -42,30 +43,34 @@ impl Target {
         match self {
             Self::Id(id) => Some(Some(*id)),
             // A kernel thread runs one member.
-            Self::OsTid(tid) => Some(REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)),
+            Self::OsTid(tid) => Some(current::on_os_thread(tid.as_raw())),
             Self::Name(_) => None,
         }
     }
 
     /// Every live match, pinned: the reservation of P1.
     fn reserve(&self) -> Vec<(ThreadId, Pin<'static>)> {
-        let members = REGISTRY.members();
-        self.matches(&members)
-            .filter_map(|m| Some((m.id, REGISTRY.pin(m.id)?)))
-            .collect()
+        with_members(|members| {
+            self.matches(members)
+                .filter_map(|m| Some((m.id, REGISTRY.pin(m.id)?)))
+                .collect()
+        })
     }
 
     /// The ids of every live match.
     pub(crate) fn resolve(&self) -> Vec<ThreadId> {
         match self {
             Self::Id(id) => is_alive(*id).then_some(*id).into_iter().collect(),
-            _ => {
-                let members = REGISTRY.members();
-                self.matches(&members)
+            Self::OsTid(tid) => current::on_os_thread(tid.as_raw())
+                .filter(|id| is_alive(*id))
+                .into_iter()
+                .collect(),
+            Self::Name(_) => with_members(|members| {
+                self.matches(members)
                     .map(|m| m.id)
                     .filter(|id| is_alive(*id))
                     .collect()
-            }
+            }),
         }
     }
 }
@@ -118,16 +123,14 @@ pub fn set_async_exc(target: impl Into<Target>, exc: Option<ExcType>) -> usize {
 }
 
 fn clear(id: ThreadId) -> bool {
-    match REGISTRY
-        .record(id.index())
-        .and_then(|record| record.clear(id.generation()))
-    {
-        Some(entries) => {
-            settle(entries, ReceiptState::Revoked);
-            true
-        }
-        None => false,
-    }
+    let Some(record) = REGISTRY.record(id.index()) else {
+        return false;
+    };
+    let cleared = record.clear(id.generation());
+    settle_aside(record);
+    let is_there = cleared.is_some();
+    settle(cleared.into_iter().flatten(), ReceiptState::Revoked);
+    is_there
 }
 
 /// Raises `exc` in every thread that matches: the wanted broadcast. One receipt for each.
@@ -296,6 +299,9 @@ impl Posted {
             ReceiptState::TargetEnded
         };
         settle(self.aside, outcome);
+        if let Some(record) = REGISTRY.record(self.receipt.target().index()) {
+            settle_aside(record);
+        }
         self.receipt
     }
 }
@@ -313,6 +319,11 @@ pub(crate) fn settle_all(posted: Vec<Posted>) -> Vec<Receipt> {
         .map(|posted| (posted.receipt, posted.aside))
         .unzip();
     settle(aside.into_iter().flatten(), ReceiptState::Superseded);
+    for receipt in &receipts {
+        if let Some(record) = REGISTRY.record(receipt.target().index()) {
+            settle_aside(record);
+        }
+    }
     receipts
 }
 
@@ -322,6 +333,7 @@ pub(crate) struct Owed {
     record: &'static Record,
     id: ThreadId,
     duty: Duty<'static>,
+    _owing: Owing,
 }
 
 impl Owed {
@@ -364,6 +376,7 @@ pub(crate) fn push(
         queued: policy == Policy::Queue,
         scope,
     };
+    let owing = Owing::new();
     let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, runtime::fences()) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
         AfterPush::Ended(entry) => (false, Displaced::One(entry), Duty::Nothing),
@@ -377,7 +390,13 @@ pub(crate) fn push(
         accepted,
         aside,
     };
-    Ok((posted, Owed { record, id, duty }))
+    let owed = Owed {
+        record,
+        id,
+        duty,
+        _owing: owing,
+    };
+    Ok((posted, owed))
 }
 
 /// Sets the stop flag of `id`. `false` if it has ended.
@@ -385,6 +404,7 @@ pub(crate) fn stop(id: ThreadId) -> bool {
     let Some(record) = REGISTRY.record(id.index()) else {
         return false;
     };
+    let _owing = Owing::new();
     match record.stop(id.generation(), runtime::fences()) {
         Some(duty) => {
             perform(record, id, duty);

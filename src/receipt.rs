@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::current::REGISTRY;
 use crate::platform::futex;
 use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
+use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Entry;
 use crate::trace;
@@ -84,7 +85,9 @@ impl Receipt {
         let Some(record) = REGISTRY.record(self.target.index()) else {
             return false;
         };
-        match record.revoke(self.target.generation(), &self.cell) {
+        let revoked = record.revoke(self.target.generation(), &self.cell);
+        settle_aside(record);
+        match revoked {
             Some(entry) => {
                 settle([entry], ReceiptState::Revoked);
                 true
@@ -112,6 +115,14 @@ pub(crate) fn settle(entries: impl IntoIterator<Item = Entry>, outcome: ReceiptS
     }
     if let Some(panic) = first_panic {
         resume_unwind(panic);
+    }
+}
+
+/// Ends what letters have put out of a slot. Called with no lock and no pin held.
+#[inline]
+pub(crate) fn settle_aside(record: &Record) {
+    for (entry, outcome) in record.take_aside() {
+        settle([entry], outcome);
     }
 }
 

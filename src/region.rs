@@ -145,10 +145,8 @@ pub(crate) fn wait_until(
                 None => wait_until(owner, deadline, raises, ready),
             };
         }
-        let limit = match (deadline, shield_end(owner)) {
-            (Some(at), Some(shield)) => Some(at.min(shield)),
-            (at, shield) => at.or(shield),
-        };
+        let limit = [deadline, shield_end(owner), next_reach(owner)];
+        let limit = limit.into_iter().flatten().min();
         if !attention.has(Attention::NOTIFIED) {
             futex::wait(word, attention.futex(), limit);
             slept = true;
@@ -164,6 +162,14 @@ fn shield_end(owner: Owner) -> Option<u64> {
         .then(|| record.shield_until())
         .filter(|until| *until != u64::MAX && *until > futex::now())
 }
+
+/// In a handler on top of a lock of this thread's: when to look again whether what calls is within reach.
+fn next_reach(owner: Owner) -> Option<u64> {
+    let calls = owner.record().attention().calls();
+    (calls && !owner.within_reach()).then(|| futex::now() + LOOK_AGAIN)
+}
+
+const LOOK_AGAIN: u64 = 10_000_000;
 
 #[cfg(test)]
 mod tests {

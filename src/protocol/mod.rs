@@ -31,8 +31,11 @@ pub(crate) mod deadline;
 pub(crate) mod ladder;
 pub(crate) mod lineage;
 pub(crate) mod lock_word;
+mod mail;
+pub(crate) mod notes;
 pub(crate) mod order;
 pub(crate) mod owner;
+mod pile;
 pub(crate) mod pin;
 pub(crate) mod poison;
 pub(crate) mod receipt;
@@ -42,6 +45,8 @@ pub(crate) mod scope;
 mod scope_table;
 pub(crate) mod slot;
 pub(crate) mod word;
+
+pub(crate) use crate::sync_shim::{Guard, Owing, on_top_of_a_lock};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

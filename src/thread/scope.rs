@@ -101,22 +101,22 @@ impl Shared {
         while !self.is_over() {
             let held = deliverable(owner, Moment::Blocking);
             if held {
-                passed_on = Some(self.pass_on(owner, passed_on));
+                passed_on = self.pass_on(owner, passed_on);
             }
             let (again, raises) = if held {
                 (deadline_after(LOOK_AGAIN), Raises::Stay)
             } else {
                 (None, Raises::Show)
             };
-            let news = || held && (Some(owner.raises()) != passed_on || stopped() && !self.state().stopped);
+            let news = || held && (owner.raises() != passed_on || stopped() && !self.state().stopped);
             self.ended.wait_until(again, raises, || self.is_over() || news());
         }
     }
 
     /// Tells the children of what came since `before`, and returns how far that goes.
-    fn pass_on(&self, owner: Owner, before: Option<u32>) -> u32 {
+    fn pass_on(&self, owner: Owner, before: Option<u32>) -> Option<u32> {
         let raises = owner.raises();
-        if before != Some(raises) && owner.record().pending_count() > 0 {
+        if before != raises && owner.record().pending_count() > 0 {
             self.cancel();
         }
         if stopped() && !self.state().stopped {

@@ -27,6 +27,7 @@ mod birth;
 mod detached;
 mod handler;
 mod locks;
+mod mail;
 mod notes;
 mod nudges;
 mod order;

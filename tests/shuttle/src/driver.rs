@@ -106,6 +106,7 @@ impl Driver {
             }
             let fresh: Vec<Reach> = inbox.notes.drain(..).collect();
             for (at, reach) in inbox.visits.drain(..) {
+                let at = self.record(&reach).visit_to_keep().unwrap_or(at);
                 visits.promise(at, reaches.len());
                 reaches.push(reach);
             }
