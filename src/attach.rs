@@ -6,7 +6,7 @@
 //!
 //! **Signal context:** no.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -20,18 +20,22 @@ use crate::protocol::record::Owner;
 use crate::protocol::registry::{Full, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::word::Kind;
-use crate::receipt::{settle, wake_receipt};
+use crate::receipt::{settle, settle_aside, wake_receipt};
 use crate::{mask, runtime, set_up};
 
 thread_local! {
     static MEMBERSHIP: RefCell<Option<Membership>> = const { RefCell::new(None) };
 }
 
+thread_local! {
+    /// Attachments of the present membership. Apart from it, so that a handler of the program may attach on top of any of this.
+    static ATTACHMENTS: Cell<usize> = const { Cell::new(0) };
+}
+
 /// One thread's membership. Its drop, at the latest at the thread's end, is the exit path.
 struct Membership {
     id: ThreadId,
     owner: Owner,
-    attachments: usize,
     /// Room for nudges. Goes last, when there are no more.
     _stack: Option<signal_stack::Widened>,
 }
@@ -64,21 +68,21 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let last = MEMBERSHIP.try_with(|cell| {
-            let mut place = cell.borrow_mut();
-            // Not that of another id, which the thread has had for a while and kept an attachment of.
-            let membership = place.as_mut().filter(|membership| membership.id == self.id)?;
-            membership.attachments -= 1;
-            // The regions on this thread's stack write to the record when they end: it is not given back under them.
-            let in_region = membership.owner.region().kind() != Kind::Running;
-            if membership.attachments == 0 && !in_region && !membership.owner.in_scope() {
-                place.take()
-            } else {
-                None
-            }
-        });
-        // Outside the borrow: the exit path drops exceptions, whose destructors may do anything.
-        drop(last);
+        // Not that of another id, which the thread has had for a while and kept an attachment of.
+        let Some(owner) = current::owner().filter(|owner| ThreadId::of(owner.record()) == Some(self.id))
+        else {
+            return;
+        };
+        let left = ATTACHMENTS.get() - 1;
+        ATTACHMENTS.set(left);
+        // The regions on this thread's stack write to the record when they end: it is not given back under them.
+        let in_region = owner.region().kind() != Kind::Running;
+        if left == 0 && !in_region && !owner.in_scope() {
+            let last =
+                MEMBERSHIP.try_with(|place| place.try_borrow_mut().ok().and_then(|mut place| place.take()));
+            // Outside the borrow: the exit path drops exceptions, whose destructors may do anything.
+            drop(last);
+        }
     }
 }
 
@@ -102,23 +106,24 @@ pub fn attach() -> Result<Attachment, AttachError> {
 
 /// As [`attach`], under `name` instead of the thread's own, unless the thread is attached already.
 pub(crate) fn attach_named(name: Option<&Arc<str>>) -> Result<Attachment, AttachError> {
-    let nested = MEMBERSHIP.try_with(|membership| {
-        membership.borrow_mut().as_mut().map(|m| {
-            m.attachments += 1;
-            m.id
-        })
-    });
-    if let Some(id) = nested.map_err(|_| AttachError::ThreadEnding)? {
+    if let Some(id) = ThreadId::current() {
+        ATTACHMENTS.set(ATTACHMENTS.get() + 1);
         return Ok(Attachment {
             id,
             _thread: PhantomData,
         });
     }
-    let name = name
-        .cloned()
-        .or_else(|| std::thread::current().name().map(Arc::from));
-    let id = register(name, None, None)?;
-    let attachment = adopt(id);
+    MEMBERSHIP
+        .try_with(|_| ())
+        .map_err(|_| AttachError::ThreadEnding)?;
+    let attachment = {
+        // A handler that attaches comes before all this or after.
+        let _quiet = nudge::quiet();
+        let name = name
+            .cloned()
+            .or_else(|| std::thread::current().name().map(Arc::from));
+        adopt(register(name, None, None)?)
+    };
     hear_a_nudge()?;
     Ok(attachment)
 }
@@ -129,6 +134,7 @@ pub(crate) fn register(
     parent: Option<ThreadId>,
     group: Option<&GroupKey>,
 ) -> Result<ThreadId, AttachError> {
+    let _quiet = nudge::quiet();
     let config = set_up::ready()?;
     REGISTRY
         .register(name, parent, group, config.attach_limit)
@@ -141,15 +147,16 @@ pub(crate) fn register(
 /// Makes the calling thread the owner of the registered `id`.
 pub(crate) fn adopt(id: ThreadId) -> Attachment {
     if let Some(record) = REGISTRY.record(id.index()) {
+        let _quiet = nudge::quiet();
         let stack = signal_stack::widen(id.index());
         record.begin(handler::this_thread(), nudge::os_tid());
         REGISTRY.bind(id, nudge::os_tid());
         let membership = Membership {
             id,
             owner: Owner::of(record),
-            attachments: 1,
             _stack: stack,
         };
+        ATTACHMENTS.set(1);
         MEMBERSHIP.with_borrow_mut(|place| *place = Some(membership));
         current::set(Some(record));
         mask::carry_in(Owner::of(record));
@@ -175,7 +182,7 @@ pub(crate) struct Apart {
 /// Ends the inner membership, if somebody has kept an attachment of it.
 struct Kept;
 
-struct Return(Option<Membership>, List);
+struct Return(Option<Membership>, usize, List);
 
 impl Apart {
     pub(crate) fn id(&self) -> ThreadId {
@@ -186,7 +193,12 @@ impl Apart {
 /// Sets the calling thread, which is attached, apart from who it is.
 pub(crate) fn set_apart(name: Option<Arc<str>>) -> Result<Apart, AttachError> {
     let id = register(name, None, None)?;
-    let outer = Return(MEMBERSHIP.take(), flight::exchange(List::new()));
+    let _quiet = nudge::quiet();
+    let outer = Return(
+        MEMBERSHIP.take(),
+        ATTACHMENTS.get(),
+        flight::exchange(List::new()),
+    );
     Ok(Apart {
         attachment: adopt(id),
         _kept: Kept,
@@ -203,11 +215,13 @@ impl Drop for Kept {
 impl Drop for Return {
     fn drop(&mut self) {
         if let Some(outer) = self.0.take() {
+            let _quiet = nudge::quiet();
+            ATTACHMENTS.set(self.1);
             let record = outer.owner.record();
             REGISTRY.bind(outer.id, nudge::os_tid());
             record.begin(handler::this_thread(), nudge::os_tid());
             MEMBERSHIP.set(Some(outer));
-            flight::exchange(std::mem::replace(&mut self.1, List::new()));
+            flight::exchange(std::mem::replace(&mut self.2, List::new()));
             current::set(Some(record));
         }
     }
@@ -237,7 +251,9 @@ fn end(id: ThreadId, owner: Owner) {
     owner.begin_exit();
     await_pins(owner);
     let _gone = Gone(id);
-    settle(owner.close(), ReceiptState::TargetEnded);
+    let left = owner.close();
+    settle_aside(owner.record());
+    settle(left, ReceiptState::TargetEnded);
 }
 
 /// Ends the membership when dropped, on every way out of the exceptions' destructors.
@@ -245,6 +261,7 @@ struct Gone(ThreadId);
 
 impl Drop for Gone {
     fn drop(&mut self) {
+        let _quiet = nudge::quiet();
         REGISTRY.release(self.0);
         runtime::note_end();
     }

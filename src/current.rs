@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use crate::platform::{futex, nudge};
 use crate::protocol::record::{AfterUnpin, Owner, Pin, Record};
-use crate::protocol::registry::{Registry, ThreadId};
+use crate::protocol::registry::{Members, Registry, ThreadId};
 use crate::protocol::scope::ScopeId;
 
 pub(crate) static REGISTRY: Registry = Registry::new();
@@ -39,6 +39,19 @@ pub(crate) fn owner() -> Option<Owner> {
     } else {
         Some(Owner::of(record))
     }
+}
+
+/// Who is attached, which does not change meanwhile. No handler of the program runs on top of this: it might ask the same.
+pub(crate) fn with_members<R>(look: impl FnOnce(&Members) -> R) -> R {
+    let _quiet = nudge::quiet();
+    look(&REGISTRY.members())
+}
+
+/// The member that runs on this kernel thread. Takes no lock where the registry has it by heart.
+pub(crate) fn on_os_thread(os_tid: i32) -> Option<ThreadId> {
+    REGISTRY
+        .recall(os_tid)
+        .or_else(|| with_members(|members| Some(members.by_tid(os_tid)?.id)))
 }
 
 /// Points the calling thread's safepoints at a record, or at none.

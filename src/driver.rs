@@ -4,6 +4,8 @@
 //! hooks; `climb` has what it does in one look. Leaves to `clockwork` the deadlines, to the raiser the first nudge, to the
 //! handler what a nudge does.
 //! Started by the first note, or the first call that may be left by force; blocks every signal; inherits nothing.
+//! Leaving a note blocks for nothing, but the first one, which starts the thread, for that; so it may be left in a handler
+//! of the program, on top of whatever its thread does (`protocol::notes`).
 //!
 //! **Signal context:** no.
 //!
@@ -18,6 +20,8 @@
 //! - I1. A hook runs, and a signal is sent, only while the record is looked at and the region, read behind a heavy fence
 //!   after that, is still the one that was seen: it cannot end meanwhile (I4 of `protocol::record`).
 //! - I2. No lock of this crate is held while a hook runs.
+//! - I3. The driver takes no lock that a thread may hold while a handler of the program runs on it: the handler may be waiting for
+//!   the driver.
 
 mod climb;
 mod clockwork;
@@ -25,101 +29,32 @@ mod duty;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use climb::{Watch, look};
 use clockwork::Clockwork;
 pub(crate) use duty::perform;
 
-use crate::current::{REGISTRY, release};
-use crate::platform::{membarrier, nudge};
-use crate::protocol::deadline::NEVER;
-use crate::protocol::registry::ThreadId;
+use crate::current::{REGISTRY, release, with_members};
+use crate::platform::{futex, membarrier, nudge};
+use crate::protocol::notes::{Bed, Note, Sleep, Stage};
+use crate::protocol::record::Record;
+use crate::protocol::registry::{Members, ThreadId};
 use crate::rung::Rung;
 use crate::trace;
-
-/// How the driver sleeps, as note-givers must know.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sleep {
-    Awake,
-    /// It wakes by itself within [`DOZE`].
-    Dozing,
-    /// It sleeps until it is told.
-    Deep,
-}
-
-/// Asks the driver to look at a thread.
-#[derive(Clone, Copy)]
-struct Note {
-    id: ThreadId,
-    /// A raiser has just sent it a signal, which may be enough.
-    nudged: bool,
-    /// Its region allows more than a signal.
-    ladder: bool,
-    /// Left by the hook of that very thread's region.
-    by_its_hook: bool,
-}
 
 thread_local! {
     /// The thread whose hook the driver runs; nobody's on any other thread.
     static IN_HOOK_OF: Cell<Option<ThreadId>> = const { Cell::new(None) };
 }
 
-/// Notes for the driver, and the counters that it and the raisers keep.
-pub(crate) struct Inbox {
-    notes: Vec<Note>,
-    /// Visits that were promised to threads with deadlines.
-    visits: Vec<(u64, ThreadId)>,
-    /// When it will wake by itself; [`NEVER`] if it will not.
-    wakes_at: u64,
-    started: bool,
-    /// It has got as far as its first look at this.
-    at_work: bool,
-    sleep: Sleep,
-    nudges: u64,
-    renudges: u64,
-    hook_panics: u64,
-}
-
-static INBOX: Mutex<Inbox> = Mutex::new(Inbox::new());
-static BELL: Condvar = Condvar::new();
+static BED: Bed = Bed::new();
 
 /// A raise into a thread that looked as if running is verified at the latest after this.
 const DOZE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Rounds without work before the driver sleeps deeply.
 const PATIENCE: u32 = 32;
-
-impl Inbox {
-    const fn new() -> Self {
-        Self {
-            notes: Vec::new(),
-            visits: Vec::new(),
-            wakes_at: NEVER,
-            started: false,
-            at_work: false,
-            sleep: Sleep::Awake,
-            nudges: 0,
-            renudges: 0,
-            hook_panics: 0,
-        }
-    }
-
-    fn add(&mut self, note: Note) {
-        self.notes.push(note);
-        if !self.started {
-            self.started = start();
-        } else if self.sleep == Sleep::Deep || note.ladder && self.sleep == Sleep::Dozing {
-            self.sleep = Sleep::Awake;
-            BELL.notify_one();
-        }
-    }
-}
-
-fn inbox() -> MutexGuard<'static, Inbox> {
-    INBOX.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Counters of the process so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,15 +86,14 @@ pub struct Stats {
 /// ```
 pub fn stats() -> Stats {
     let (requeued, foreign_signals, forged_signals) = crate::platform::handler::counts();
-    let (left_behind, left_running) = REGISTRY.members().left_behind();
-    let inbox = inbox();
+    let (left_behind, left_running) = with_members(Members::left_behind);
     Stats {
-        nudges: inbox.nudges,
-        renudges: inbox.renudges,
+        nudges: BED.nudges.get(),
+        renudges: BED.renudges.get(),
         requeued,
         foreign_signals,
         forged_signals,
-        hook_panics: inbox.hook_panics,
+        hook_panics: BED.hook_panics.get(),
         left_behind,
         left_running,
     }
@@ -169,41 +103,45 @@ pub fn stats() -> Stats {
 /// driver is woken from a doze too.
 pub(crate) fn nudged(id: ThreadId, enlist: bool, ladder: bool) {
     trace::rung(id, Rung::Nudge, None);
-    let mut inbox = inbox();
-    inbox.nudges += 1;
+    BED.nudges.add_one();
     if enlist {
-        inbox.add(Note {
-            id,
-            nudged: true,
-            ladder,
-            by_its_hook: IN_HOOK_OF.get() == Some(id),
-        });
+        let note = if ladder {
+            Note::NUDGED.and(Note::LADDER)
+        } else {
+            Note::NUDGED
+        };
+        leave(id, note);
     }
 }
 
 /// Asks the driver to look at `id` within a millisecond.
 pub(crate) fn note(id: ThreadId) {
-    inbox().add(Note {
-        id,
-        nudged: false,
-        ladder: false,
-        by_its_hook: IN_HOOK_OF.get() == Some(id),
-    });
+    leave(id, Note::LOOK);
+}
+
+fn leave(id: ThreadId, note: Note) {
+    let note = if IN_HOOK_OF.get() == Some(id) {
+        Note::BY_ITS_HOOK
+    } else {
+        note
+    };
+    REGISTRY.note(id.index(), note);
+    let _not_in_vain = is_started();
+    if BED.rouse(note) {
+        futex::wake_all(BED.word());
+    }
 }
 
 /// Has the driver visit `id`, for its deadlines, at `at`. It is woken only if it would sleep longer than that. `false` if
 /// there is none: its thread could not be started.
 #[cold]
 pub(crate) fn visit_at(id: ThreadId, at: u64) -> bool {
-    let mut inbox = inbox();
-    inbox.visits.push((at, id));
-    if !inbox.started {
-        inbox.started = start();
-    } else if inbox.sleep != Sleep::Awake && at < inbox.wakes_at {
-        inbox.sleep = Sleep::Awake;
-        BELL.notify_one();
+    REGISTRY.note(id.index(), Note::VISIT);
+    let started = is_started();
+    if BED.rouse_before(at) {
+        futex::wake_all(BED.word());
     }
-    inbox.started
+    started
 }
 
 /// Starts the driver ahead of need and waits until it is at work.
@@ -211,12 +149,28 @@ pub(crate) fn visit_at(id: ThreadId, at: u64) -> bool {
 /// A new thread asks the loader for a lock before it runs its first line. A thread that is stuck while a library is being
 /// opened holds that lock: it could not be helped by a driver that had yet to start.
 pub(crate) fn be_there() {
-    let mut inbox = inbox();
-    if !inbox.started {
-        inbox.started = start();
+    while is_started() && BED.stage() != Stage::AtWork {
+        futex::wait_on(BED.stage_word(), Stage::Started as u32, None);
     }
-    while inbox.started && !inbox.at_work {
-        inbox = BELL.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+}
+
+/// Starts the driver if there is none. Whether there is one now.
+fn is_started() -> bool {
+    loop {
+        match BED.stage() {
+            Stage::Started | Stage::AtWork => return true,
+            Stage::Starting => futex::wait_on(BED.stage_word(), Stage::Starting as u32, None),
+            Stage::None => {
+                // Quiet: a handler on top of this would wait for it. So the driver is born with every signal blocked.
+                let _quiet = nudge::quiet();
+                if BED.begin_start() {
+                    let started = start();
+                    BED.started(started);
+                    futex::wake_all(BED.stage_word());
+                    return started;
+                }
+            }
+        }
     }
 }
 
@@ -229,17 +183,9 @@ fn start() -> bool {
 }
 
 /// In a forked child: the driver has not started and has no notes.
-pub(crate) fn reset_after_fork(inbox: &mut Inbox) {
-    *inbox = Inbox {
-        nudges: inbox.nudges,
-        renudges: inbox.renudges,
-        ..Inbox::new()
-    };
-}
-
-/// Keeps the driver out of its inbox while the process forks.
-pub(crate) fn hold_for_fork() -> MutexGuard<'static, Inbox> {
-    inbox()
+pub(crate) fn reset_after_fork() {
+    BED.after_fork();
+    REGISTRY.take_notes(|_, _| {});
 }
 
 fn run() {
@@ -249,7 +195,11 @@ fn run() {
     let mut fresh = Vec::new();
     let mut idle_rounds = 0;
     loop {
-        sleep(&mut fresh, &watched, &mut clockwork, idle_rounds);
+        sleep(&watched, &clockwork, idle_rounds);
+        REGISTRY.take_notes(|record, note| take(record, note, &mut fresh, &mut clockwork));
+        if BED.at_work() {
+            futex::wake_all(BED.stage_word());
+        }
         clockwork.visit();
         idle_rounds = if fresh.is_empty() && watched.is_empty() {
             idle_rounds + 1
@@ -257,8 +207,8 @@ fn run() {
             0
         };
         // Most of those who were sent a signal have met their exception by now.
-        fresh.retain(|note: &Note| {
-            let pin = REGISTRY.pin(note.id);
+        fresh.retain(|(id, _)| {
+            let pin = REGISTRY.pin(*id);
             pin.is_some_and(|pin| {
                 let calls = pin.record().delist();
                 release(pin);
@@ -269,17 +219,17 @@ fn run() {
             membarrier::heavy_fence();
         }
         let now = Instant::now();
-        for note in fresh.drain(..) {
+        for (id, note) in fresh.drain(..) {
             // A signal is under way: without a ladder, give it time to do.
-            let due = if note.nudged && !note.ladder {
+            let due = if note.has(Note::NUDGED) && !note.has(Note::LADDER) {
                 now + DOZE
             } else {
                 now
             };
             // A retry loop that raises faster than the pauses must not keep the ladder at its foot.
-            let watch = watched.entry(note.id).or_insert_with(|| Watch::new(due));
+            let watch = watched.entry(id).or_insert_with(|| Watch::new(due));
             // Nor may a hook that raises into its own thread be its own next cause: it would run, and the thread be signalled, without a pause.
-            if !note.by_its_hook {
+            if note.has(Note::LOOK) {
                 watch.due = watch.due.min(due);
             }
         }
@@ -287,43 +237,39 @@ fn run() {
     }
 }
 
-/// Waits for notes, for the next watch to fall due or the next visit, and takes the notes.
-fn sleep(
-    fresh: &mut Vec<Note>,
-    watched: &HashMap<ThreadId, Watch>,
-    clockwork: &mut Clockwork,
-    idle_rounds: u32,
-) {
+/// Takes a note in.
+fn take(record: &'static Record, note: Note, fresh: &mut Vec<(ThreadId, Note)>, clockwork: &mut Clockwork) {
+    let Some(id) = ThreadId::of(record) else { return };
+    if note.has(Note::VISIT)
+        && let Some(at) = record.visit_to_keep()
+    {
+        clockwork.promise(at, id);
+    }
+    if note.has(Note::LOOK) || note.has(Note::BY_ITS_HOOK) {
+        fresh.push((id, note));
+    }
+}
+
+/// Waits for notes, for the next watch to fall due or the next visit.
+fn sleep(watched: &HashMap<ThreadId, Watch>, clockwork: &Clockwork, idle_rounds: u32) {
+    if REGISTRY.has_notes() {
+        return;
+    }
     let next = watched.values().map(|watch| watch.due).min();
-    let mut inbox = inbox();
-    clockwork.take(&mut inbox.visits);
-    if !inbox.at_work {
-        inbox.at_work = true;
-        BELL.notify_all();
+    let pause = match next {
+        Some(due) => Some(due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE)),
+        None if idle_rounds < PATIENCE => Some(DOZE),
+        None => None,
+    };
+    let (pause, wakes_at) = clockwork.shorten(pause);
+    let sleep = if pause.is_some_and(|pause| pause <= DOZE) {
+        Sleep::Dozing
+    } else {
+        Sleep::Deep
+    };
+    let word = BED.lie_down(sleep, wakes_at);
+    if !REGISTRY.has_notes() {
+        futex::wait_on(BED.word(), word, pause.map(|_| wakes_at));
     }
-    if inbox.notes.is_empty() {
-        let pause = match next {
-            Some(due) => Some(due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE)),
-            None if idle_rounds < PATIENCE => Some(DOZE),
-            None => None,
-        };
-        let (pause, wakes_at) = clockwork.shorten(pause);
-        inbox.wakes_at = wakes_at;
-        inbox.sleep = if pause.is_some_and(|pause| pause <= DOZE) {
-            Sleep::Dozing
-        } else {
-            Sleep::Deep
-        };
-        inbox = match pause {
-            Some(pause) => {
-                BELL.wait_timeout(inbox, pause)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            }
-            None => BELL.wait(inbox).unwrap_or_else(PoisonError::into_inner),
-        };
-        inbox.sleep = Sleep::Awake;
-    }
-    clockwork.take(&mut inbox.visits);
-    std::mem::swap(fresh, &mut inbox.notes);
+    BED.stand_up();
 }

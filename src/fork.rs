@@ -11,24 +11,24 @@ use std::cell::RefCell;
 use std::sync::MutexGuard;
 
 use crate::current::{self, REGISTRY};
-use crate::driver::{self, Inbox};
+use crate::driver;
 use crate::foreign::poison;
 use crate::journal::{self, Shelf};
 use crate::platform::{fork, handler, nudge};
-use crate::pool::number;
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Slot;
+use crate::protocol::{Guard, on_top_of_a_lock};
 use crate::{runtime, status};
 
 struct Held {
-    members: MutexGuard<'static, Members>,
-    slot: Option<MutexGuard<'static, Slot>>,
-    inbox: MutexGuard<'static, Inbox>,
+    members: Guard<'static, Members>,
+    slot: Option<Guard<'static, Slot>>,
     _ends: runtime::HeldEnds,
     _seen: status::HeldSeen,
     _journals: MutexGuard<'static, Shelf>,
-    _poison: MutexGuard<'static, Vec<&'static str>>,
-    _jobs: number::HeldNumbers,
+    _poison: Guard<'static, Vec<&'static str>>,
+    // The last to go: no handler of the program runs on top of these locks.
+    _quiet: nudge::Quiet,
 }
 
 thread_local! {
@@ -41,17 +41,18 @@ pub(crate) fn register() -> bool {
 }
 
 extern "C" fn before() {
+    let quiet = nudge::quiet();
+    let on_top = on_top_of_a_lock();
     let members = REGISTRY.members();
-    let slot = current::owner().map(|owner| owner.record().hold_slot());
+    let slot = current::owner().and_then(|owner| owner.record().hold_slot(on_top));
     let held = Held {
         members,
         slot,
-        inbox: driver::hold_for_fork(),
         _ends: runtime::hold_for_fork(),
         _seen: status::hold_for_fork(),
         _journals: journal::hold_for_fork(),
         _poison: poison::hold_for_fork(),
-        _jobs: number::hold_for_fork(),
+        _quiet: quiet,
     };
     let _ = HELD.try_with(|place| place.replace(Some(held)));
 }
@@ -64,22 +65,19 @@ extern "C" fn in_child() {
     handler::note_process();
     let held = HELD.try_with(|place| place.take()).ok().flatten();
     let Some(Held {
-        mut members,
-        slot,
-        mut inbox,
-        ..
+        mut members, slot, ..
     }) = held
     else {
         return;
     };
     let survivor = ThreadId::current();
     REGISTRY.reset_after_fork(&mut members, survivor);
-    if let (Some(owner), Some(mut slot)) = (current::owner(), slot) {
-        owner.reset_after_fork(&mut slot);
+    if let Some(owner) = current::owner() {
+        owner.reset_after_fork(slot);
         owner.record().begin(handler::this_thread(), nudge::os_tid());
     }
     if let Some(id) = survivor {
         members.rebind(id, nudge::os_tid());
     }
-    driver::reset_after_fork(&mut inbox);
+    driver::reset_after_fork();
 }

@@ -1,7 +1,8 @@
 //! The journal: which rungs were tried on a thread, for whoever is waiting for its end.
 //!
 //! Owns: the entries of threads that somebody has opened a journal for; nothing is noted about others. Leaves to the driver and the
-//! raisers noting, to `until_dead` reading.
+//! raisers noting, to `until_dead` reading. Blocks for one lock, which no handler of the program comes on top of; noting asks for it only while
+//! a journal is open.
 //!
 //! **Signal context:** no.
 
@@ -9,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::platform::nudge;
 use crate::platform::spot::Refused;
+use crate::protocol::notes::Count;
 use crate::protocol::registry::ThreadId;
 use crate::rung::{Refusal, Rung};
 
@@ -48,8 +51,18 @@ pub(crate) struct Shelf(Option<HashMap<ThreadId, Pages>>);
 
 static SHELF: Mutex<Shelf> = Mutex::new(Shelf(None));
 
+/// Journals that were ever opened, and closed.
+static OPENED: Count = Count::new();
+static CLOSED: Count = Count::new();
+
 fn shelf() -> MutexGuard<'static, Shelf> {
     SHELF.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is done with the shelf. No handler of the program runs on top of it, which might wait for a thread that has something to note.
+fn at_shelf<R>(act: impl FnOnce(&mut Shelf) -> R) -> R {
+    let _quiet = nudge::quiet();
+    act(&mut shelf())
 }
 
 /// Keeps everybody out while the process forks.
@@ -59,24 +72,32 @@ pub(crate) fn hold_for_fork() -> MutexGuard<'static, Shelf> {
 
 /// Notes that a rung was tried, if anybody wants to know.
 pub(crate) fn note(id: ThreadId, rung: Rung, refused: Option<Refused>) {
-    let mut shelf = shelf();
-    let Some(pages) = shelf.0.as_mut().and_then(|shelf| shelf.get_mut(&id)) else {
-        return;
-    };
-    let now = Instant::now();
-    match pages.entries.iter_mut().find(|entry| entry.rung == rung) {
-        Some(entry) => {
-            entry.tries += 1;
-            entry.last = now;
-            entry.refused = refused.or(entry.refused);
+    // Who opens a journal does so before it raises.
+    if OPENED.get() != CLOSED.get() {
+        at_shelf(|shelf| shelf.note(id, rung, refused));
+    }
+}
+
+impl Shelf {
+    fn note(&mut self, id: ThreadId, rung: Rung, refused: Option<Refused>) {
+        let Some(pages) = self.0.as_mut().and_then(|shelf| shelf.get_mut(&id)) else {
+            return;
+        };
+        let now = Instant::now();
+        match pages.entries.iter_mut().find(|entry| entry.rung == rung) {
+            Some(entry) => {
+                entry.tries += 1;
+                entry.last = now;
+                entry.refused = refused.or(entry.refused);
+            }
+            None => pages.entries.push(Entry {
+                rung,
+                tries: 1,
+                first: now,
+                last: now,
+                refused,
+            }),
         }
-        None => pages.entries.push(Entry {
-            rung,
-            tries: 1,
-            first: now,
-            last: now,
-            refused,
-        }),
     }
 }
 
@@ -88,8 +109,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn open(id: ThreadId) -> Self {
-        let mut shelf = shelf();
-        shelf.0.get_or_insert_default().entry(id).or_default().readers += 1;
+        OPENED.add_one();
+        at_shelf(|shelf| shelf.0.get_or_insert_default().entry(id).or_default().readers += 1);
         Self {
             id,
             opened: Instant::now(),
@@ -98,10 +119,11 @@ impl Journal {
 
     /// What was tried so far, in the order of the ladder.
     pub(crate) fn read(&self) -> Vec<Climbed> {
-        let mut climbed: Vec<Climbed> = match shelf().0.as_ref().and_then(|shelf| shelf.get(&self.id)) {
-            Some(pages) => pages.entries.iter().map(|entry| self.tell(entry)).collect(),
-            None => Vec::new(),
-        };
+        let mut climbed: Vec<Climbed> = at_shelf(|shelf| {
+            let pages = shelf.0.as_ref().and_then(|shelf| shelf.get(&self.id));
+            let entries = pages.map_or(&[][..], |pages| &pages.entries);
+            entries.iter().map(|entry| self.tell(entry)).collect()
+        });
         climbed.sort_by_key(|climbed| climbed.rung);
         climbed
     }
@@ -119,12 +141,14 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let mut shelf = shelf();
-        if let Some(pages) = shelf.0.as_mut().and_then(|shelf| shelf.get_mut(&self.id)) {
-            pages.readers -= 1;
-            if pages.readers == 0 {
-                shelf.0.as_mut().map(|shelf| shelf.remove(&self.id));
+        at_shelf(|shelf| {
+            if let Some(pages) = shelf.0.as_mut().and_then(|shelf| shelf.get_mut(&self.id)) {
+                pages.readers -= 1;
+                if pages.readers == 0 {
+                    shelf.0.as_mut().map(|shelf| shelf.remove(&self.id));
+                }
             }
-        }
+        });
+        CLOSED.add_one();
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::current;
 use crate::driver;
+use crate::protocol::Owing;
 use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::{Kind, Level, Region};
@@ -126,6 +127,7 @@ fn lowered(owner: Owner) {
 /// Asks the driver to look at the calling thread: it is about to block with a deliverable exception pending.
 #[cold]
 pub(crate) fn enlist(owner: Owner) {
+    let _owing = Owing::new();
     if owner.record().enlist()
         && let Some(id) = ThreadId::current()
     {

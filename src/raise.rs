@@ -13,18 +13,19 @@
 
 use std::panic::Location;
 
-use crate::current::{self, REGISTRY, release};
+use crate::current::{self, REGISTRY, release, with_members};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
 use crate::os::OsTid;
+use crate::protocol::Owing;
 use crate::protocol::entry::{Contents, Entry, Origin};
 use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
 use crate::protocol::registry::{Member, Members, ThreadId};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::{Policy, Queue};
-use crate::receipt::{Receipt, settle, settle_one};
+use crate::receipt::{Receipt, settle, settle_aside, settle_one};
 use crate::runtime;
 use crate::target::ScopeHandle;
 pub(crate) use crate::target::Target;
@@ -51,23 +52,27 @@ impl Target {
 
     /// Every live match, pinned: the reservation of P1.
     fn reserve(&self) -> Vec<(ThreadId, Pin<'static>)> {
-        let members = REGISTRY.members();
-        self.matches(&members)
-            .filter_map(|m| Some((m.id, REGISTRY.pin(m.id)?)))
-            .collect()
+        with_members(|members| {
+            self.matches(members)
+                .filter_map(|m| Some((m.id, REGISTRY.pin(m.id)?)))
+                .collect()
+        })
     }
 
     /// The ids of every live match.
     pub(crate) fn resolve(&self) -> Vec<ThreadId> {
         match self {
             Self::Id(id) => is_alive(*id).then_some(*id).into_iter().collect(),
-            _ => {
-                let members = REGISTRY.members();
-                self.matches(&members)
+            Self::OsTid(tid) => current::on_os_thread(tid.as_raw())
+                .filter(|id| is_alive(*id))
+                .into_iter()
+                .collect(),
+            Self::Name(_) => with_members(|members| {
+                self.matches(members)
                     .map(|m| m.id)
                     .filter(|id| is_alive(*id))
                     .collect()
-            }
+            }),
         }
     }
 }
@@ -125,16 +130,14 @@ pub fn set_async_exc(target: impl Into<Target>, exc: Option<ExcType>) -> usize {
 }
 
 fn clear(id: ThreadId) -> bool {
-    match REGISTRY
-        .record(id.index())
-        .and_then(|record| record.clear(id.generation()))
-    {
-        Some(entries) => {
-            settle(entries, ReceiptState::Revoked);
-            true
-        }
-        None => false,
-    }
+    let Some(record) = REGISTRY.record(id.index()) else {
+        return false;
+    };
+    let cleared = record.clear(id.generation());
+    settle_aside(record);
+    let is_there = cleared.is_some();
+    settle(cleared.into_iter().flatten(), ReceiptState::Revoked);
+    is_there
 }
 
 /// Raises `exc` in every thread that matches: the wanted broadcast. One receipt for each.
@@ -338,6 +341,7 @@ impl Posted {
             Err(others) if others.is_empty() => {}
             Err(others) => settle(others, outcome),
         }
+        settle_aside(self.record);
         self.receipt
     }
 }
@@ -361,6 +365,11 @@ pub(crate) fn settle_all(posted: Vec<Posted>) -> Vec<Receipt> {
         .map(|posted| (posted.receipt, posted.aside))
         .unzip();
     settle(aside.into_iter().flatten(), ReceiptState::Superseded);
+    for receipt in &receipts {
+        if let Some(record) = REGISTRY.record(receipt.target().index()) {
+            settle_aside(record);
+        }
+    }
     receipts
 }
 
@@ -370,6 +379,7 @@ pub(crate) struct Owed {
     record: &'static Record,
     id: ThreadId,
     duty: Duty<'static>,
+    _owing: Owing,
 }
 
 impl Owed {
@@ -419,6 +429,7 @@ fn push_inline(
     let contents = Contents::new(exception.payload, origin, policy == Policy::Queue, scope);
     let (entry, receipt) = record.spare.entry_with_receipt(contents);
     crate::trace::raise(id, &receipt, origin.kind);
+    let owing = Owing::new();
     let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, fences_to(record)) {
         AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
         AfterPush::Ended(entry) => (false, Queue::of(entry), Duty::Nothing),
@@ -433,7 +444,13 @@ fn push_inline(
         aside,
         record,
     };
-    Ok((posted, Owed { record, id, duty }))
+    let owed = Owed {
+        record,
+        id,
+        duty,
+        _owing: owing,
+    };
+    Ok((posted, owed))
 }
 
 /// How a raise into this record is fenced against its owner. The owner itself knows what region it is in: what it sees
@@ -452,6 +469,7 @@ pub(crate) fn stop(id: ThreadId) -> bool {
     let Some(record) = REGISTRY.record(id.index()) else {
         return false;
     };
+    let _owing = Owing::new();
     match record.stop(id.generation(), runtime::fences()) {
         Some(duty) => {
             perform(record, id, duty);

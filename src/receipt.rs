@@ -13,6 +13,7 @@ use crate::current::REGISTRY;
 use crate::platform::futex;
 use crate::protocol::entry::{Entry, ReceiptRef};
 use crate::protocol::receipt::{AfterSettle, ReceiptCell, ReceiptState};
+use crate::protocol::record::Record;
 use crate::protocol::registry::ThreadId;
 use crate::trace;
 
@@ -91,7 +92,9 @@ impl Receipt {
         let Some(record) = REGISTRY.record(self.target.index()) else {
             return false;
         };
-        match record.revoke(self.target.generation(), self.cell()) {
+        let revoked = record.revoke(self.target.generation(), self.cell());
+        settle_aside(record);
+        match revoked {
             Some(entry) => {
                 drop(settle_one(entry, ReceiptState::Revoked));
                 true
@@ -153,6 +156,14 @@ fn settle_value(entry: &mut Entry, outcome: ReceiptState) -> AfterSettle {
         wake_receipt(&entry.receipt, entry.receipt.advance(outcome));
         resume_unwind(panic)
     })
+}
+
+/// Ends what letters have put out of a slot. Called with no lock and no pin held.
+#[inline]
+pub(crate) fn settle_aside(record: &Record) {
+    for (entry, outcome) in record.take_aside() {
+        settle([entry], outcome);
+    }
 }
 
 #[inline]

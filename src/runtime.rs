@@ -7,7 +7,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::Unsupported;
-use crate::platform::{HAS_NUDGE, handler, membarrier};
+use crate::platform::{HAS_NUDGE, handler, membarrier, nudge};
 use crate::protocol::record::Fences;
 use crate::protocol::registry::CAPACITY;
 
@@ -115,19 +115,20 @@ pub(crate) fn hold_for_fork() -> HeldEnds {
 
 /// Tells whoever waits for threads to end that one has.
 pub(crate) fn note_end() {
+    let _quiet = nudge::quiet();
     *ENDS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     ENDS.1.notify_all();
 }
 
 /// Waits until `over()`, looking again whenever a thread ends, at most until `deadline`.
 pub(crate) fn wait_for_ends(deadline: std::time::Instant, mut over: impl FnMut() -> bool) -> bool {
-    let mut ends = ENDS.0.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        drop(ends);
         if over() {
             return true;
         }
-        ends = ENDS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Handlers of the program come between two naps.
+        let _quiet = nudge::quiet();
+        let ends = ENDS.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = deadline
             .checked_duration_since(std::time::Instant::now())
             .filter(|d| !d.is_zero())
@@ -136,10 +137,6 @@ pub(crate) fn wait_for_ends(deadline: std::time::Instant, mut over: impl FnMut()
         };
         // An end between the look and the lock is caught by looking at least every few milliseconds.
         let nap = left.min(std::time::Duration::from_millis(2));
-        ends = ENDS
-            .1
-            .wait_timeout(ends, nap)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
+        drop(ENDS.1.wait_timeout(ends, nap));
     }
 }

@@ -11,7 +11,9 @@
 //! - no panic or delivered exception is unwinding this thread (P11);
 //! - the mask level allows it: always when unmasked; when masked, only where the thread would really block; never
 //!   when uninterruptible;
-//! - no shield is in force, or its deadline has passed.
+//! - no shield is in force, or its deadline has passed;
+//! - the thread is not in a signal handler of the program on top of its own work in its slot, unless what calls is a scope or the stop
+//!   flag: that is not in the slot.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
@@ -26,7 +28,7 @@ use crate::protocol::record::Owner;
 pub(crate) use crate::protocol::word::Moment;
 use crate::protocol::word::{Attention, Gate};
 use crate::raised::Raised;
-use crate::receipt::wake_receipt;
+use crate::receipt::{settle_aside, wake_receipt};
 use crate::rung::{POLLED, Rung};
 use crate::scope;
 
@@ -184,7 +186,10 @@ fn is_open(owner: Owner, moment: Moment) -> bool {
 
 /// Whether an exception would be delivered now. The condition at the head of this file.
 pub(crate) fn deliverable(owner: Owner, moment: Moment) -> bool {
-    owner.record().attention().calls() && is_open(owner, moment) && !std::thread::panicking()
+    owner.record().attention().calls()
+        && is_open(owner, moment)
+        && !std::thread::panicking()
+        && owner.within_reach()
 }
 
 /// Takes the first exception, if it may be delivered now.
@@ -200,11 +205,16 @@ pub(crate) fn take_by(owner: Owner, moment: Moment, rung: u32) -> Option<Raised>
     if !deliverable(owner, moment) {
         return None;
     }
-    if owner.record().attention().has(Attention::PENDING)
-        && let Some(entry) = owner.take_pending()
-    {
-        current::await_nudge(owner);
-        return Some(deliver(owner, entry, rung));
+    if owner.record().attention().has(Attention::PENDING) {
+        let entry = owner.take_pending();
+        let raised = entry.map(|entry| {
+            current::await_nudge(owner);
+            deliver(owner, entry, rung)
+        });
+        settle_aside(owner.record());
+        if raised.is_some() {
+            return raised;
+        }
     }
     if owner.record().attention().has(Attention::STOPPED) {
         let rung = owner.record().take_rung().max(rung);

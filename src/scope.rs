@@ -30,6 +30,7 @@ use crate::current::{self, LATEST, REGISTRY};
 use crate::driver::{self, perform};
 use crate::error::RaiseError;
 use crate::exception::{Cancelled, IntoException, TimedOut};
+use crate::protocol::Owing;
 use crate::protocol::deadline::NEVER;
 use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
 use crate::protocol::receipt::ReceiptState;
@@ -197,6 +198,7 @@ impl ScopeHandle {
 fn cancel(place: Place, at: &'static Location<'static>) {
     let record = REGISTRY.record(place.index);
     let id = ThreadId::from_parts(place.index, place.generation);
+    let _owing = Owing::new();
     if let (Some(record), Some(id)) = (record, id)
         && let Some(duty) = record.cancel_scope(place.generation, place.scope, at, runtime::fences())
     {
@@ -357,8 +359,17 @@ fn unwatched() -> ! {
 /// `false` if nobody will look at the deadline.
 #[inline]
 fn promise(owner: Owner, begun: &Begun) -> bool {
-    let Some(at) = begun.visit else { return true };
-    ThreadId::of(owner.record()).is_none_or(|id| driver::visit_at(id, at))
+    begun.visit.is_none_or(|at| watch(owner, at))
+}
+
+/// Tells the driver of a deadline. `false` if there is no driver.
+#[cold]
+fn watch(owner: Owner, at: u64) -> bool {
+    let told = ThreadId::of(owner.record()).is_none_or(|id| driver::visit_at(id, at));
+    if told {
+        owner.told_driver(at);
+    }
+    told
 }
 
 /// The body has returned, and exceptions of its scope were delivered in it.
@@ -389,10 +400,8 @@ pub(crate) fn take_call(owner: Owner) -> Option<Entry> {
     let (why, at) = match owner.take_scope_call(&entry.receipt) {
         ScopeCall::Raise(reason) => reason,
         ScopeCall::Visit(when) => {
-            if let Some(id) = ThreadId::current() {
-                // There is one: it has been here before.
-                let _watched = driver::visit_at(id, when);
-            }
+            // There is one: it has been here before.
+            let _watched = watch(owner, when);
             return None;
         }
         ScopeCall::Nothing => return None,

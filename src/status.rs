@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::current::{REGISTRY, release};
+use crate::current::{REGISTRY, release, with_members};
 use crate::foreign::frame;
 use crate::os::OsTid;
 use crate::platform::spot::Refused;
-use crate::platform::{blocked, futex, membarrier};
+use crate::platform::{blocked, futex, membarrier, nudge};
 use crate::protocol::record::{Pin, Record};
 use crate::protocol::registry::{Member, ThreadId};
 use crate::protocol::word::{Kind, Level, Region};
@@ -130,7 +130,7 @@ pub struct ThreadInfo {
 /// # Ok::<(), throwto::AttachError>(())
 /// ```
 pub fn threads() -> Vec<ThreadInfo> {
-    let members: Vec<Member> = REGISTRY.members().iter().cloned().collect();
+    let members: Vec<Member> = with_members(|members| members.iter().cloned().collect());
     let infos = infos(members);
     forget_others(&infos);
     infos
@@ -138,16 +138,20 @@ pub fn threads() -> Vec<ThreadInfo> {
 
 /// Those of `members` that have not begun to leave.
 pub(crate) fn infos(members: Vec<Member>) -> Vec<ThreadInfo> {
-    let pinned: Vec<(Member, Pin<'static>)> = members
-        .into_iter()
-        .filter_map(|m| Some((m.clone(), REGISTRY.look(m.id)?)))
-        .collect();
-    // One barrier for all looks: behind it, regions and their labels may be read.
-    membarrier::heavy_fence();
-    let seen: Vec<_> = pinned
-        .into_iter()
-        .map(|(member, pin)| glance(member, pin))
-        .collect();
+    let seen: Vec<_> = {
+        // A handler on top of a look at its own thread would wait for that at the end of its calls.
+        let _quiet = nudge::quiet();
+        let pinned: Vec<(Member, Pin<'static>)> = members
+            .into_iter()
+            .filter_map(|m| Some((m.clone(), REGISTRY.look(m.id)?)))
+            .collect();
+        // One barrier for all looks: behind it, regions and their labels may be read.
+        membarrier::heavy_fence();
+        pinned
+            .into_iter()
+            .map(|(member, pin)| glance(member, pin))
+            .collect()
+    };
     seen.into_iter().map(|glance| glance.look_closer()).collect()
 }
 
@@ -171,10 +175,14 @@ pub(crate) fn leaving(member: Member) -> ThreadInfo {
 
 /// One thread, if it is attached.
 pub(crate) fn info(id: ThreadId) -> Option<ThreadInfo> {
-    let member = REGISTRY.members().get(id).cloned()?;
-    let pin = REGISTRY.look(id)?;
-    membarrier::heavy_fence();
-    Some(glance(member, pin).look_closer())
+    let member = with_members(|members| members.get(id).cloned())?;
+    let seen = {
+        let _quiet = nudge::quiet();
+        let pin = REGISTRY.look(id)?;
+        membarrier::heavy_fence();
+        glance(member, pin)
+    };
+    Some(seen.look_closer())
 }
 
 /// What is read under the pin. The slow part, asking the system, comes after it.
@@ -279,6 +287,7 @@ pub(crate) fn hold_for_fork() -> HeldSeen {
 }
 
 fn since_first_look(id: ThreadId, tid: i32, place: &str) -> Option<Duration> {
+    let _quiet = nudge::quiet();
     let mut guard = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     let seen = guard.get_or_insert_with(HashMap::new);
     let switches = blocked::voluntary_switches(tid)?;
@@ -305,6 +314,7 @@ fn since_first_look(id: ThreadId, tid: i32, place: &str) -> Option<Duration> {
 }
 
 fn forget_others(infos: &[ThreadInfo]) {
+    let _quiet = nudge::quiet();
     if let Some(seen) = SEEN.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
         seen.retain(|id, _| infos.iter().any(|info| info.id == *id));
     }

@@ -1,9 +1,16 @@
 //! The one switch between std's atomics and locks, loom's and shuttle's.
 //!
-//! Owns: `cfg(loom)` and `cfg(shuttle)`, which stand in no other file. Leaves to others: every protocol decision.
-//! Anyone may call, on any thread; [`lock`] blocks as its mutex does.
+//! Owns: `cfg(loom)` and `cfg(shuttle)`, which stand in no other file; [`lock`], and knowing whether the caller is on top of
+//! one. Leaves to others: every protocol decision. Anyone may call, on any thread; [`lock`] blocks as its mutex does.
 //!
-//! **Signal context:** the atomics yes, the mutex no.
+//! **Signal context:** the atomics yes; of the mutex [`lock_if_free`] alone.
+//!
+//! ## On top of a lock
+//!
+//! A signal handler of the program may run between any two instructions of its thread, also while that holds one of these
+//! locks, and may call this crate. Whoever waits for the lock there waits for the thread that it stands on. So each thread counts
+//! the locks that it is at, from before it asks for one until after it has let go: where the count is not zero,
+//! the caller is on top of one and takes what it gets at once ([`lock_if_free`]), or goes another way.
 //!
 //! ## The asymmetric fence pair
 //!
@@ -55,12 +62,183 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+std::thread_local! {
+    /// Locks that this thread is at. Constant and without a destructor, so that a handler may read it.
+    static AT_LOCKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    /// How often this thread is between deciding on a duty and having done it.
+    static OWING: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// From before a duty is decided on until it is done: a note that is only announced may never be left, if a signal handler runs in between
+/// and waits for what would come of it.
+#[must_use]
+pub(crate) struct Owing(std::marker::PhantomData<*const ()>);
+
+impl Owing {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        OWING.set(OWING.get() + 1);
+        handler_fence();
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl Drop for Owing {
+    #[inline(always)]
+    fn drop(&mut self) {
+        handler_fence();
+        OWING.set(OWING.get() - 1);
+    }
+}
+
+/// Whether the caller, who owes nothing itself, is on top of somebody who does. No model plays that.
+#[inline(always)]
+pub(crate) fn on_top_of_duties() -> bool {
+    !cfg!(any(loom, shuttle)) && OWING.get() > 0
+}
+
+/// Whether the caller, who owes something itself, may be on top of somebody who does. No model plays that.
+#[inline(always)]
+pub(crate) fn on_top_of_a_duty() -> bool {
+    !cfg!(any(loom, shuttle)) && OWING.get() > 1
+}
+
+/// One more lock that the thread is at, until the drop; or something else that it must not be waited for on top of.
+#[must_use]
+pub(crate) struct AtLock(std::marker::PhantomData<*const ()>);
+
+impl AtLock {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        AT_LOCKS.set(AT_LOCKS.get() + 1);
+        handler_fence();
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl Drop for AtLock {
+    #[inline(always)]
+    fn drop(&mut self) {
+        handler_fence();
+        AT_LOCKS.set(AT_LOCKS.get() - 1);
+    }
+}
+
+/// A lock that is held.
+pub(crate) struct Guard<'a, T> {
+    // Dropped in this order: the thread is at the lock until it has let go of it.
+    inner: MutexGuard<'a, T>,
+    _at: AtLock,
+}
+
+impl<T> std::ops::Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> std::ops::DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// Whether the caller runs in a signal handler on top of one of these locks. No model plays that, and all threads of a
+/// model share one count.
+#[inline(always)]
+pub(crate) fn on_top_of_a_lock() -> bool {
+    !cfg!(any(loom, shuttle)) && AT_LOCKS.get() != 0
+}
+
 /// Locks and disregards poison: every critical section of this crate leaves its data whole at each step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    match mutex.lock() {
+#[inline]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
+    let at = AtLock::new();
+    let inner = match mutex.lock() {
         Ok(guard) => guard,
         Err(poisoned) => poisoned.into_inner(),
+    };
+    Guard { inner, _at: at }
+}
+
+/// As [`lock`], if nobody holds it.
+pub(crate) fn lock_if_free<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
+    let at = AtLock::new();
+    let inner = match mutex.try_lock() {
+        Ok(guard) => guard,
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(std::sync::TryLockError::WouldBlock) => return None,
+    };
+    Some(Guard { inner, _at: at })
+}
+
+/// [`lock`], or [`lock_if_free`] where waiting could be for ever.
+#[inline]
+pub(crate) fn lock_or_leave<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
+    if on_top_of_a_lock() {
+        lock_if_free(mutex)
+    } else {
+        Some(lock(mutex))
     }
+}
+
+/// [`lock`], if that can be had within some milliseconds: who holds it may be under a signal handler, which takes as long as it takes.
+/// In a handler on top of a lock, at once or not.
+#[inline]
+pub(crate) fn lock_in_time<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
+    // No model plays that.
+    if cfg!(any(loom, shuttle)) {
+        return Some(lock(mutex));
+    }
+    lock_if_free(mutex).or_else(|| lock_late(mutex))
+}
+
+#[cold]
+fn lock_late<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
+    if on_top_of_a_lock() {
+        None
+    } else {
+        lock_patiently(mutex)
+    }
+}
+
+/// [`lock`], for who was `on_top` of one before it took others itself: then for some milliseconds only.
+pub(crate) fn lock_unless<T>(on_top: bool, mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
+    if on_top {
+        lock_patiently(mutex)
+    } else {
+        Some(lock(mutex))
+    }
+}
+
+fn lock_patiently<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
+    (0..LOOKS).find_map(|looks| {
+        pause(looks);
+        lock_if_free(mutex)
+    })
+}
+
+/// Some milliseconds of [`pause`].
+const LOOKS: u32 = 600;
+
+/// A pause between two looks at what another thread is about to do, within some instructions. `looks` were there before.
+#[cold]
+pub(crate) fn pause(looks: u32) {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
+    match looks {
+        0..64 => std::hint::spin_loop(),
+        64..512 => std::thread::yield_now(),
+        // It waits for a processor, or a signal handler runs on top of it.
+        _ => std::thread::sleep(std::time::Duration::from_micros(50)),
+    }
+    #[cfg(any(loom, shuttle))]
+    let _ = looks;
 }
 
 /// The owner's half of the asymmetric pair; see the header.
@@ -107,6 +285,14 @@ pub(crate) fn load_after_rmw(word: &AtomicU64) -> u64 {
     word.load(Ordering::SeqCst)
 }
 
+/// [`load_after_rmw`], of half a word.
+#[inline(always)]
+pub(crate) fn load_half_after_rmw(word: &AtomicU32) -> u32 {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+    word.load(Ordering::SeqCst)
+}
+
 /// Defines constructors that are `const` except under loom, whose atomics have none.
 macro_rules! const_constructor {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block) => {
@@ -117,3 +303,15 @@ macro_rules! const_constructor {
     };
 }
 pub(crate) use const_constructor;
+
+/// An array of atomics that are 0.
+macro_rules! atomics {
+    ($kind:ident; $count:expr) => {{
+        #[cfg(not(loom))]
+        let atomics = [const { $kind::new(0) }; $count];
+        #[cfg(loom)]
+        let atomics = std::array::from_fn(|_| $kind::new(0));
+        atomics
+    }};
+}
+pub(crate) use atomics;

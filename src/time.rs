@@ -29,7 +29,8 @@ use crate::scope::{OpenScope, Own, attached};
 ///
 /// Zero has passed at once: `f` runs up to its first safepoint. A limit too long for the clock never passes. For "none", a
 /// number of seconds, or a deadline to be moved, see [`Deadline`]. A limit belongs to its thread; threads that `f` starts
-/// have none. Like std's locks it is not for signal handlers: see `docs/limitations.md`.
+/// have none. It may be set in a signal handler of the program, on top of whatever that has interrupted: see `docs/limitations.md`
+/// about the allocator.
 ///
 /// # Errors
 /// [`TimedOut`] if the exception of this limit came out of `f`; [`Scope::run`](crate::scope::Scope::run) has the exact rule.

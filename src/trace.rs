@@ -88,7 +88,7 @@ mod on {
     use tracing::level_filters::LevelFilter;
     use tracing::{Level, debug, warn};
 
-    use crate::current::{REGISTRY, release};
+    use crate::current::{REGISTRY, release, with_members};
     use crate::error::RaiseError;
     use crate::exception::name_of;
     use crate::foreign::frame;
@@ -147,6 +147,8 @@ mod on {
             what,
             at: Instant::now(),
         };
+        // The queue has locks of its own, which a handler of the program, or the driver, must not find held under a handler.
+        let _quiet = nudge::quiet();
         if at_home()
             && let Some(notes) = QUEUE.get_or_init(start)
             && notes.try_send(note).is_err()
@@ -309,7 +311,7 @@ mod on {
     }
 
     fn name(id: ThreadId) -> Option<String> {
-        REGISTRY.members().get(id)?.name.as_deref().map(str::to_owned)
+        with_members(|members| members.get(id)?.name.as_deref().map(str::to_owned))
     }
 
     /// The foreign call that the thread is in now.

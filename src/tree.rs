@@ -18,7 +18,7 @@
 
 use std::panic::Location;
 
-use crate::current::REGISTRY;
+use crate::current::with_members;
 use crate::error::RaiseError;
 use crate::exception::{Broadcast, Spreadable};
 use crate::protocol::registry::{Members, ThreadId};
@@ -114,13 +114,12 @@ pub(crate) fn spread(
     at: &'static Location<'static>,
     choose: impl FnOnce(&Members) -> Vec<ThreadId>,
 ) -> Vec<Receipt> {
-    let members = REGISTRY.members();
-    let chosen = choose(&members);
-    let pushed: Vec<_> = chosen
-        .into_iter()
-        .filter_map(|id| push(id, None, exception.raisable(), policy, at).ok())
-        .collect();
-    drop(members);
+    let pushed: Vec<_> = with_members(|members| {
+        let chosen = choose(members).into_iter();
+        chosen
+            .filter_map(|id| push(id, None, exception.raisable(), policy, at).ok())
+            .collect()
+    });
     // All are woken before anything is dropped: a destructor may wait for any of them.
     let (posted, owed): (Vec<_>, Vec<_>) = pushed.into_iter().unzip();
     owed.into_iter().for_each(|owed| owed.perform());

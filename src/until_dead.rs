@@ -177,7 +177,7 @@ pub fn raise_until_dead(target: impl Into<Target>, ty: ExcType, retry: Retry) ->
 
 /// Whether the thread is still registered: leaving counts as alive.
 fn exists(id: ThreadId) -> bool {
-    is_alive(id) || crate::current::REGISTRY.members().get(id).is_some()
+    is_alive(id) || crate::current::with_members(|members| members.get(id).is_some())
 }
 
 /// Counts raises without keeping every receipt.

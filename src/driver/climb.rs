@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::{DOZE, IN_HOOK_OF, LONGEST_PAUSE, inbox};
+use super::{BED, DOZE, IN_HOOK_OF, LONGEST_PAUSE};
 use crate::current::{REGISTRY, release};
 use crate::foreign::frame;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
@@ -194,7 +194,7 @@ fn in_region(id: ThreadId, seen: Region, act: impl FnOnce(&'static Record)) {
 }
 
 fn again(record: &'static Record) {
-    inbox().renudges += 1;
+    BED.renudges.add_one();
     nudge::send(record, Sender::Other, record.os_tid(), runtime::signal());
 }
 
@@ -257,6 +257,6 @@ fn run_hook(record: &'static Record) {
     record.note_rung(HOOKED);
     let ran = catch_unwind(AssertUnwindSafe(|| frame::run_hook_of(record)));
     if ran.is_err() {
-        inbox().hook_panics += 1;
+        BED.hook_panics.add_one();
     }
 }

@@ -23,10 +23,8 @@ impl Clockwork {
     }
 
     /// Takes over what was promised.
-    pub(crate) fn take(&mut self, promised: &mut Vec<(u64, ThreadId)>) {
-        for (at, id) in promised.drain(..) {
-            self.0.promise(at, id);
-        }
+    pub(crate) fn promise(&mut self, at: u64, id: ThreadId) {
+        self.0.promise(at, id);
     }
 
     /// How long the driver may sleep that wants to sleep for `pause`, and when that ends.

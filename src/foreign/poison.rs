@@ -29,6 +29,6 @@ pub fn clear_poison(label: &str) -> bool {
 }
 
 /// Keeps everybody out of the poisoned labels while the process forks.
-pub(crate) fn hold_for_fork() -> std::sync::MutexGuard<'static, Vec<&'static str>> {
+pub(crate) fn hold_for_fork() -> crate::protocol::Guard<'static, Vec<&'static str>> {
     POISON.hold()
 }

@@ -18,7 +18,7 @@
 //! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time |
 //! | `membarrier` | `register`, `is_registered`, `heavy_fence`: a fence on every thread of the process |
 //! | `handler` | `install`, `process`, `this_thread`: own the nudge signal |
-//! | `nudge` | `send` to a pinned record's thread; `reaches_me`; the caller's own signal mask and number |
+//! | `nudge` | `send` to a pinned record's thread; `reaches_me`; the caller's own signal mask and number; `quiet`: no signal meanwhile |
 //! | `probe` | look at another thread's system call |
 //! | `calls` | the blocking calls of ours (full systems only) |
 //! | `arch` | `window`, `classify`, `Context`: a system call behind a check, and an interrupted thread's registers |

@@ -82,6 +82,13 @@ pub(crate) mod nudge {
     pub(crate) fn take_pending() {}
 
     pub(crate) fn block_all() {}
+
+    #[must_use]
+    pub(crate) struct Quiet;
+
+    pub(crate) fn quiet() -> Quiet {
+        Quiet
+    }
 }
 
 pub(crate) mod fork {

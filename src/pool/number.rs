@@ -5,7 +5,8 @@
 //! **Signal context:** no.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::protocol::notes::Count;
 
 /// A job's number, unique in its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,20 +18,10 @@ impl fmt::Display for JobId {
     }
 }
 
-static LAST: Mutex<u64> = Mutex::new(0);
-
-/// The lock under which jobs get their numbers.
-pub(crate) type HeldNumbers = MutexGuard<'static, u64>;
-
-/// Keeps others from making jobs while the process forks: the child could not make any otherwise.
-pub(crate) fn hold_for_fork() -> HeldNumbers {
-    LAST.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static MADE: Count = Count::new();
 
 impl JobId {
     pub(super) fn next() -> Self {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        Self(*last)
+        Self(MADE.add_one())
     }
 }

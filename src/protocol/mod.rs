@@ -32,9 +32,12 @@ pub(crate) mod entry;
 pub(crate) mod ladder;
 pub(crate) mod lineage;
 pub(crate) mod lock_word;
+mod mail;
+pub(crate) mod notes;
 pub(crate) mod order;
 pub(crate) mod owner;
 pub(crate) mod payload;
+mod pile;
 pub(crate) mod pin;
 pub(crate) mod poison;
 pub(crate) mod receipt;
@@ -45,6 +48,8 @@ mod scope_table;
 pub(crate) mod slot;
 pub(crate) mod wait;
 pub(crate) mod word;
+
+pub(crate) use crate::sync_shim::{Guard, Owing, on_top_of_a_lock};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -20,7 +20,10 @@ use super::record::{Fences, Record};
 use super::scope_table::ScopeTable;
 use super::slot::{Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region};
-use crate::sync_shim::{Ordering, fence, light_fence, load_after_rmw, lock};
+use crate::sync_shim::{
+    Guard, Ordering, fence, light_fence, load_after_rmw, lock, lock_if_free, lock_or_leave, on_top_of_a_lock,
+    on_top_of_duties,
+};
 
 /// What leaving a region asks of the owner.
 #[must_use = "a frame must outlive whoever looks at it"]
@@ -131,16 +134,23 @@ impl Owner {
     /// Step (e), waiting for those whom the region must outlast: the word to sleep on, or `None` once they are gone.
     pub(crate) fn await_looks(self) -> Option<Attention> {
         // Pairs with the last looker's unpin..
-        if !Attention(self.record.attention.load(Ordering::Acquire)).held() {
+        // On top of a raise of this thread's own, that a signal was sent is not waited for: it may be this thread that sends it. The frame of the
+        // region that is left is waited for in any case: nobody looks at that with handlers of the program on top.
+        let waits = if on_top_of_duties() {
+            Attention::looked_at
+        } else {
+            Attention::held
+        };
+        if !waits(Attention(self.record.attention.load(Ordering::Acquire))) {
             return None;
         }
-        self.announce(Attention::held)
+        self.announce(waits)
     }
 
     /// After taking an entry: waits for a signal that its raiser has decided on and not sent, lest it fall into the next
     /// call. `NUDGE` was set under the slot's lock, which the taking took later, so it is seen here.
     pub(crate) fn await_nudge(self) -> Option<Attention> {
-        if self.record.attention().nudge_to_come() {
+        if self.record.attention().nudge_to_come() && !on_top_of_duties() {
             self.announce(Attention::nudge_to_come)
         } else {
             None
@@ -242,7 +252,8 @@ impl Owner {
 
     /// Step (b): the first deliverable entry.
     pub(crate) fn take_pending(self) -> Option<Entry> {
-        let mut slot = lock(&self.record.slot);
+        // In a handler on top of this thread's own work in there: not now.
+        let mut slot = self.record.with_mail(lock_or_leave(&self.record.slot)?);
         let entry = slot.take_first();
         self.record.settle_pending_bit(&slot);
         if let (Some(entry), Some(scopes)) = (&entry, self.record.scopes.get())
@@ -253,9 +264,24 @@ impl Owner {
         entry
     }
 
-    /// How many exceptions were put into the slot so far, modulo 2^32.
-    pub(crate) fn raises(self) -> u32 {
-        lock(&self.record.slot).pushes()
+    /// How many exceptions were put into the slot so far, modulo 2^32. `None` in a handler on top of this thread's own work in there.
+    pub(crate) fn raises(self) -> Option<u32> {
+        Some(self.record.with_mail(lock_or_leave(&self.record.slot)?).pushes())
+    }
+
+    /// Whether something that calls can be delivered here. Not so in a signal handler on top of this thread's own work in the slot, if what
+    /// calls is in there: it waits for the handler's end.
+    #[inline]
+    pub(crate) fn within_reach(self) -> bool {
+        !on_top_of_a_lock() || self.within_reach_on_top()
+    }
+
+    #[cold]
+    fn within_reach_on_top(self) -> bool {
+        let attention = self.record.attention();
+        attention.has(Attention::STOPPED)
+            || attention.has(Attention::SCOPE) && self.scope_calls()
+            || attention.has(Attention::PENDING) && lock_if_free(&self.record.slot).is_some()
     }
 
     /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
@@ -268,7 +294,7 @@ impl Owner {
     /// The last step out: hands over what will not be delivered.
     #[must_use = "undelivered entries must be settled"]
     pub(crate) fn close(self) -> Queue {
-        let mut slot = lock(&self.record.slot);
+        let mut slot = self.record.with_mail(lock(&self.record.slot));
         let drained = slot.close();
         self.record
             .attention
@@ -278,15 +304,20 @@ impl Owner {
 
     /// In a forked child: forgets raisers, pins and the queue that belong to the parent. The entries are leaked: the
     /// parent delivers and drops them, and a destructor must not run in two processes. The owner's scopes are on its stack
-    /// and so in the child as well; `SCOPE` makes its next safepoint tell the child's driver of their deadlines.
-    pub(crate) fn reset_after_fork(self, slot: &mut Slot) {
-        std::mem::forget(slot.drain());
-        let generation = self.record.attention().generation();
+    /// and so in the child as well; `SCOPE` makes its next safepoint tell the child's driver of their deadlines. Without the slot,
+    /// which the owner is in the middle of changing, what waits there is the child's too.
+    pub(crate) fn reset_after_fork(self, slot: Option<Guard<'_, Slot>>) {
+        let attention = self.record.attention();
         let open = self.record.scopes.get().is_some_and(ScopeTable::after_fork);
-        let scopes = if open { Attention::SCOPE } else { 0 };
-        self.record
-            .attention
-            .store(Attention::idle(generation).0 | scopes, Ordering::SeqCst);
+        let mut calls = if open { Attention::SCOPE } else { 0 };
+        match slot {
+            Some(mut slot) => std::mem::forget(slot.drain()),
+            None => calls |= attention.0 & Attention::PENDING,
+        }
+        self.record.attention.store(
+            Attention::idle(attention.generation()).0 | calls,
+            Ordering::SeqCst,
+        );
         self.record.order.withdraw();
     }
 }

@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | `any` Relaxed | `is_empty`, `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
 
-use crate::sync_shim::{AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor, lock};
+use crate::sync_shim::{AtomicUsize, Guard, Mutex, Ordering, const_constructor, lock};
 
 /// A set of labels that is nearly always empty.
 pub(crate) struct Poison {
@@ -55,7 +55,7 @@ impl Poison {
     }
 
     /// Keeps everybody else out while the process forks.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, Vec<&'static str>> {
+    pub(crate) fn hold(&self) -> Guard<'_, Vec<&'static str>> {
         lock(&self.labels)
     }
 

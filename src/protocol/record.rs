@@ -22,7 +22,7 @@
 //!   nothing, `Running` or `Uninterruptible`, owes a *verify*: one `membarrier`, then (4) again. A mask lowered inside a
 //!   region fences fully. In (d), back in an outer region with a call there, the owner leaves a note itself: (5) may
 //!   have been a mere wake.
-//! - I2. `PENDING` is set exactly while the slot is not empty; both change under the slot's lock.
+//! - I2. `PENDING` is set while the slot or its mail ([`super::mail`]) is not empty. It is cleared under the slot's lock.
 //! - I3. A generation ends only after `EXITING` is set, pins are zero and the slot is closed: what is pinned, or
 //!   locked with its slot open, is alive and cannot become another thread.
 //! - I4. A frame seen in the region word under a look, after a full fence, stays valid until the unpin, since its owner
@@ -56,8 +56,8 @@ use super::scope_table::ScopeTable;
 use super::slot::{Policy, Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region, Sender};
 use crate::sync_shim::{
-    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, const_constructor,
-    load_after_rmw, lock,
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Guard, Mutex, Ordering, const_constructor,
+    load_after_rmw, lock, lock_in_time, lock_unless, on_top_of_a_duty,
 };
 
 /// Which half-fences close the race of I1 for foreign regions.
@@ -138,6 +138,14 @@ pub(crate) enum Need {
     Later(u64),
     /// To be got out of this region, by a signal or more.
     Break(Region),
+}
+
+/// The slot of a generation.
+enum Found<'a> {
+    Slot(Guard<'a, Slot>),
+    Over,
+    /// Its lock cannot be had: the caller is on top of whoever holds it, or its holder does not come on.
+    Busy,
 }
 
 impl Record {
@@ -269,7 +277,11 @@ impl Record {
     }
 
     pub(crate) fn pending_count(&self) -> usize {
-        lock(&self.slot).len()
+        match lock_in_time(&self.slot) {
+            Some(slot) => self.with_mail(slot).len(),
+            // Some, at least.
+            None => usize::from(self.attention().has(Attention::PENDING)),
+        }
     }
 
     /// Opens a new generation. Called under the registry's lock, with nobody attached.
@@ -296,9 +308,9 @@ impl Record {
         );
     }
 
-    /// Keeps raisers out of the slot while the owner forks.
-    pub(crate) fn hold_slot(&self) -> MutexGuard<'_, Slot> {
-        lock(&self.slot)
+    /// Keeps raisers out while the owner forks. `None` if it forks on top of its own work in there, which does that too.
+    pub(crate) fn hold_slot(&self, on_top: bool) -> Option<Guard<'_, Slot>> {
+        lock_unless(on_top, &self.slot)
     }
 
     /// In a forked child: ends a generation whose thread is not here. The slot's lock may be held for ever.
@@ -312,13 +324,19 @@ impl Record {
     /// Locks the slot if `generation` is not over. Looks before it locks, too: in a forked child the lock of an abandoned
     /// record may be held for ever.
     #[inline]
-    pub(super) fn slot_of(&self, generation: u32) -> Option<MutexGuard<'_, Slot>> {
+    fn slot_of(&self, generation: u32) -> Found<'_> {
         let over = || self.attention().generation() != generation;
         if over() {
-            return None;
+            return Found::Over;
         }
-        let slot = lock(&self.slot);
-        if over() { None } else { Some(slot) }
+        let Some(slot) = lock_in_time(&self.slot) else {
+            return Found::Busy;
+        };
+        if over() {
+            Found::Over
+        } else {
+            Found::Slot(self.with_mail(slot))
+        }
     }
 
     /// Raises into this record's `generation`.
@@ -330,8 +348,10 @@ impl Record {
         policy: Policy,
         fences: Fences,
     ) -> AfterPush<'_> {
-        let Some(mut slot) = self.slot_of(generation) else {
-            return AfterPush::Gone(entry);
+        let mut slot = match self.slot_of(generation) {
+            Found::Slot(slot) => slot,
+            Found::Over => return AfterPush::Gone(entry),
+            Found::Busy => return self.raise_by_mail(generation, entry, policy, fences),
         };
         if slot.is_closed() || !self.admits(entry.scope) {
             return AfterPush::Ended(entry);
@@ -350,13 +370,18 @@ impl Record {
 
     /// Puts in what a child of `parent`, the calling thread, is born with: nothing if it is spawned where the parent must
     /// not be raised into. Called under the registry's lock, before the child's thread starts: there is nobody to wake.
-    pub(crate) fn inherit(&self, parent: &Self) {
+    pub(crate) fn inherit(&self, parent: &Self, on_top: bool) {
         let region = parent.region();
         let protected = region.level() == Level::Uninterruptible || region.has(Region::SHIELDED);
         if protected || !parent.attention().has(Attention::PENDING) {
             return;
         }
-        let inherited = lock(&parent.slot).inheritance();
+        // In a handler on top of the parent's own work in there it inherits nothing.
+        let Some(inherited) =
+            lock_unless(on_top, &parent.slot).map(|slot| parent.with_mail(slot).inheritance())
+        else {
+            return;
+        };
         let mut slot = lock(&self.slot);
         for entry in inherited {
             // Distinct types, or queued: in a slot that was empty nothing is displaced.
@@ -368,15 +393,24 @@ impl Record {
 
     /// Empties the slot without raising. `None` if the generation is over.
     pub(crate) fn clear(&self, generation: u32) -> Option<Queue> {
-        let mut slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
-        let drained = slot.drain();
-        self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
-        Some(drained)
+        match self.slot_of(generation) {
+            Found::Slot(slot) if slot.is_closed() => None,
+            Found::Slot(mut slot) => {
+                let drained = slot.drain();
+                self.settle_pending_bit(&slot);
+                Some(drained)
+            }
+            Found::Over => None,
+            // Whoever reads it drains.
+            Found::Busy => self.clear_by_mail(generation),
+        }
     }
 
     /// Takes one raise back, if it still waits.
     pub(crate) fn revoke(&self, generation: u32, receipt: &ReceiptRef) -> Option<Entry> {
-        let mut slot = self.slot_of(generation)?;
+        let Found::Slot(mut slot) = self.slot_of(generation) else {
+            return None;
+        };
         let entry = slot.remove(receipt);
         self.settle_pending_bit(&slot);
         entry
@@ -384,9 +418,32 @@ impl Record {
 
     /// Sets the level flag that makes every later safepoint raise `Stop`. `None` if the generation is over.
     pub(crate) fn stop(&self, generation: u32, fences: Fences) -> Option<Duty<'_>> {
-        let _slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
-        let before = Attention(self.attention.fetch_or(Attention::STOPPED, Ordering::SeqCst));
-        Some(self.duty(before, generation, fences))
+        self.call(generation, Attention::STOPPED, fences)
+    }
+
+    /// Whether this generation has not begun to end.
+    pub(super) fn is_alive(&self, generation: u32) -> bool {
+        let word = self.attention();
+        word.generation() == generation && !word.has(Attention::EXITING)
+    }
+
+    /// Sets a bit, and what that owes; `None` if the generation is ending or over. No lock: the word says whose it is.
+    pub(super) fn call(&self, generation: u32, bit: u64, fences: Fences) -> Option<Duty<'_>> {
+        let mut word = self.attention();
+        loop {
+            if word.generation() != generation || word.has(Attention::EXITING) {
+                return None;
+            }
+            match self.attention.compare_exchange_weak(
+                word.0,
+                word.0 | bit,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(self.duty(word, generation, fences)),
+                Err(now) => word = Attention(now),
+            }
+        }
     }
 
     /// Sets one attention bit without a duty to follow but a wake: `NOTIFIED`, `UNPARKED`.
@@ -399,18 +456,24 @@ impl Record {
     pub(super) fn settle_pending_bit(&self, slot: &Slot) {
         if slot.is_empty() && self.attention().has(Attention::PENDING) {
             self.attention.fetch_and(!Attention::PENDING, Ordering::SeqCst);
+            // Who has written a letter since sets the bit later, or this sees the letter.
+            if self.has_mail() {
+                self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst);
+            }
         }
     }
 
     /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
-    /// the slot open, so that the generation holds (I3).
+    /// the slot open, so that the generation holds (I3); or by [`Record::call`]: at worst a look too many.
     #[inline]
     pub(super) fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
         let region = Region(load_after_rmw(&self.region));
         match (region.kind(), region.level()) {
-            // A note that was there at the RMW will do: `delist`, and the driver's fence and look, come later.
-            (Kind::Running, _) | (_, Level::Uninterruptible) if before.has(Attention::ENLISTED) => {
+            // A note of before the RMW will do: `delist`, fence and look come later. Not so on top of who has yet to leave it.
+            (Kind::Running, _) | (_, Level::Uninterruptible)
+                if before.has(Attention::ENLISTED) && !on_top_of_a_duty() =>
+            {
                 Duty::Nothing
             }
             // A region that the raiser sees may be one that the owner has left long since, behind light fences: neither
@@ -469,10 +532,12 @@ impl Record {
     }
 
     /// Notes that the driver shall look at this record. `true` if the caller must hand the note over, `false` if one
-    /// is on its way already.
+    /// is on its way already. A signal handler on top of who has announced one and not left
+    /// it leaves another.
     #[must_use]
     pub(crate) fn enlist(&self) -> bool {
-        !Attention(self.attention.fetch_or(Attention::ENLISTED, Ordering::SeqCst)).has(Attention::ENLISTED)
+        let before = Attention(self.attention.fetch_or(Attention::ENLISTED, Ordering::SeqCst));
+        !before.has(Attention::ENLISTED) || on_top_of_a_duty()
     }
 
     /// The driver's first step with a note: later raises will leave a new one. Whether anything still calls: what does not is

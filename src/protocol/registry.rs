@@ -1,8 +1,8 @@
 //! The registry: which records exist, which threads they stand for, and under which names.
 //!
 //! Owns: the slabs, generations, the free list, names. Leaves to [`super::record`]: everything about one record, to
-//! [`super::lineage`] who belongs to whom. Anyone may call, on any thread; attaching may allocate; all but [`Registry::record`] and
-//! [`Registry::of_token`] take one lock.
+//! [`super::lineage`] who belongs to whom. Anyone may call, on any thread; attaching may allocate; all but [`Registry::record`],
+//! [`Registry::of_token`], pins and notes take one lock.
 //!
 //! **Signal context:** [`Registry::of_token`] only: loads of cells that are set once.
 //!
@@ -19,8 +19,11 @@ use std::sync::Arc;
 use once_cell::race::OnceRef;
 
 use super::lineage::{GroupKey, Lineage};
+use super::notes::{Notes, Slabs};
 use super::record::{Pin, Record};
-use crate::sync_shim::{Mutex, MutexGuard, const_constructor, lock, sized};
+use crate::sync_shim::{
+    AtomicU32, Guard, Mutex, Ordering, atomics, const_constructor, lock, on_top_of_a_lock, sized,
+};
 
 /// The identity of an attached thread. Never reused in the life of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,11 +73,15 @@ const OCTAVES: usize = 20;
 /// Slabs to an octave: a new slab adds a sixteenth to what there is, at most, so little memory lies idle.
 const STEPS: usize = sized(16, 1);
 const SLABS: usize = OCTAVES * STEPS;
+/// Numbers of threads follow one another, so those of this many threads rarely share a hint.
+const HINTS: usize = sized(1 << 14, 1);
+const NOTED: usize = SLABS.div_ceil(64);
 /// What the slabs can hold.
 pub(crate) const CAPACITY: usize = FIRST_OCTAVE * ((1 << OCTAVES) - 1);
 
-struct Slab {
-    records: Vec<Record>,
+pub(super) struct Slab {
+    pub(super) records: Vec<Record>,
+    pub(super) notes: Notes,
 }
 
 /// What the registry knows of one attached thread.
@@ -103,7 +110,10 @@ pub(crate) enum Full {
 
 /// All records of the process.
 pub(crate) struct Registry {
-    slabs: [OnceRef<'static, Slab>; SLABS],
+    pub(super) slabs: [OnceRef<'static, Slab>; SLABS],
+    pub(super) noted: Slabs<NOTED>,
+    /// For a kernel thread's number, the index and one of who was bound to one like it last: a hint.
+    hints: [AtomicU32; HINTS],
     members: Mutex<Members>,
 }
 
@@ -123,6 +133,8 @@ impl Registry {
         pub(crate) fn new() -> Registry {
             Registry {
                 slabs: [const { OnceRef::new() }; SLABS],
+                noted: Slabs::new(),
+                hints: atomics!(AtomicU32; HINTS),
                 members: Mutex::new(Members {
                     by_index: Vec::new(),
                     by_tid: BTreeMap::new(),
@@ -150,7 +162,7 @@ impl Registry {
     }
 
     /// Locks the membership: who is attached does not change while the guard lives.
-    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
+    pub(crate) fn members(&self) -> Guard<'_, Members> {
         lock(&self.members)
     }
 
@@ -163,6 +175,7 @@ impl Registry {
         group: Option<&GroupKey>,
         limit: usize,
     ) -> Result<ThreadId, Full> {
+        let on_top = on_top_of_a_lock();
         let mut members = self.members();
         let limit = limit.min(CAPACITY);
         if members.live >= limit {
@@ -179,7 +192,7 @@ impl Registry {
         record.open(generation.get());
         let lineage = members.born(parent, group);
         if let Some(parent) = lineage.ancestor.and_then(|parent| self.record(parent.index)) {
-            record.inherit(parent);
+            record.inherit(parent, on_top);
         }
         members.by_index[index as usize] = Some(Member {
             id,
@@ -200,9 +213,10 @@ impl Registry {
             let end = index + size;
             let mut records = Vec::new();
             records.try_reserve_exact(size).map_err(|_| Full::Memory)?;
+            let notes = Notes::of(size).ok_or(Full::Memory)?;
             members.reserve(end)?;
             records.extend((index..end).map(|i| Record::new(i as u32)));
-            let _ = cell.set(Box::leak(Box::new(Slab { records })));
+            let _ = cell.set(Box::leak(Box::new(Slab { records, notes })));
         }
         members.by_index.push(None);
         Ok(index as u32)
@@ -212,6 +226,7 @@ impl Registry {
     /// it has died without leaving, and is no longer found under that number.
     pub(crate) fn bind(&self, id: ThreadId, os_tid: i32) {
         let mut members = self.members();
+        self.hint(os_tid).store(id.index + 1, Ordering::Relaxed);
         let before = members.by_tid.insert(os_tid, id.index);
         if let Some(stale) = before
             .filter(|old| *old != id.index)
@@ -219,6 +234,20 @@ impl Registry {
         {
             stale.lose_thread();
         }
+    }
+
+    fn hint(&self, os_tid: i32) -> &AtomicU32 {
+        &self.hints[os_tid as usize % HINTS]
+    }
+
+    /// Who runs on a kernel thread, if a hint leads there. The record says itself whether it does, so that a hint may be anything.
+    pub(crate) fn recall(&self, os_tid: i32) -> Option<ThreadId> {
+        let index = self.hint(os_tid).load(Ordering::Relaxed).checked_sub(1)?;
+        let record = self.record(index)?;
+        let id = ThreadId::of(record)?;
+        // A record that is opened anew says 0 before it says its new generation.
+        let runs = record.os_tid() == os_tid && record.is_alive(id.generation());
+        runs.then_some(id)
     }
 
     /// Notes that nobody waits for `id` any more. It may have ended.
@@ -332,7 +361,7 @@ const fn slab_size(slab: usize) -> usize {
 
 /// The slab that holds the record at `index`, and where in it.
 #[inline]
-fn locate(index: u32) -> (usize, usize) {
+pub(super) fn locate(index: u32) -> (usize, usize) {
     let shifted = index as usize + FIRST_OCTAVE;
     let octave = (shifted / FIRST_OCTAVE).ilog2() as usize;
     let within = shifted - (FIRST_OCTAVE << octave);

@@ -4,43 +4,48 @@
 //! name a scope before, while and after it is open. Leaves to [`super::scope_table`] which scopes are open, to
 //! [`super::slot`] the entries, to [`super::deadline`] the order of visits, to the face running closures and turning a
 //! scope's exception into its result.
-//! Owners begin and end scopes; everybody may cancel. Nothing blocks but the slot's lock.
+//! Owners begin and end scopes; everybody may cancel. Nothing blocks but the slot's lock, which a scope's end takes if something
+//! was raised into it, and the wait for a canceller or the driver that is some instructions from being done.
 //!
-//! **Signal context:** no.
+//! **Signal context:** no; a handler of the program may begin and end scopes, and be called by them, wherever it runs (I6).
 //!
 //! ```text
 //!   owner                                              raiser, canceller, driver
 //!   begin: swap its word in
-//!     |                                                lock slot; mark the word, or find the scope over; push entry;
-//!     |   safepoint: takes, notes the receipt          RMW PENDING or SCOPE; look at the region; unlock; duty
+//!     |                                                lock slot, or touch the table; mark the word, or find the scope over;
+//!     |   safepoint: takes, notes the receipt          push entry; RMW PENDING or SCOPE; look at the region; let go; duty
 //!     v
-//!   end:   swap its word out; if it was marked: lock slot; take its entries out; settle the bits; unlock;
+//!   end:   swap its word out; if it was marked: wait for touches, lock slot; take its entries out; settle the bits;
 //!          wait for a nudge that is on its way
 //! ```
 //!
 //! Most scopes are begun and ended without anybody else's asking, so neither takes the lock then.
 //!
-//! - I1. *Nothing after the end* (P6). Who addresses a scope marks its word first, under the slot's lock: either before the
-//!   end, which sees the mark, waits for the lock, takes the entry out and forgets the mark; or never (I1 of
+//! - I1. *Nothing after the end* (P6). Who addresses a scope marks its word first, under the slot's lock or a touch: either before
+//!   the end, which sees the mark, waits for who made it, takes the entry out and forgets the mark; or never (I1 of
 //!   [`super::scope_table`]). A signal that a raiser has decided on by then is waited for, as after a delivery (I6 of
 //!   [`super::record`]).
 //! - I2. Scopes end in the reverse order of their beginnings: the face runs closures. Where a jump or another stack has
 //!   broken that, the end of an outer scope ends those inside it, and both ends are told. A scope's number is never used
 //!   again by its record.
-//! - I3. `SCOPE` is set if a scope is cancelled (or, after a fork, not looked at yet). It changes under the slot's lock; a
-//!   cancelled scope that has ended clears it before its owner goes on.
+//! - I3. `SCOPE` is set if a scope is cancelled (or, after a fork, not looked at yet). A cancelled scope that has ended clears it
+//!   before its owner goes on. Who marks sets it after the mark; who clears it looks at the marks again and puts it back.
 //! - I4. Each delivery of a scope's exception leaves its receipt with the scope, so that the end can tell by identity
 //!   whether what came out of the body was its own.
 //! - I5. A scope that is cancelled before, while or after it begins is cancelled if it is open: canceller and owner each
 //!   make one read-modify-write of [`ScopeCell`]'s word, and the second of the two sees the first.
+//! - I6. *Handlers.* Nothing that the driver does to a scope waits for a lock, so a limit passes whatever its thread stands on.
+//!   The lock that an end takes is free: somebody has raised into the scope under it since the scope began.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | owner's RMW `BEGUN` Release, after `thread` and `scope` | canceller's RMW and load Acquire | who sees `BEGUN` sees where the scope is |
 //! | canceller's RMW `CANCELLED` Release | owner's RMW Acquire | what the canceller did before is seen in the scope |
+//! | mark, `SCOPE` RMW SeqCst | `SCOPE` cleared SeqCst, mark load SeqCst | I3 |
 
 use std::panic::Location;
 
+use super::deadline::NEVER;
 use super::entry::ReceiptRef;
 use super::owner::Owner;
 use super::record::{Duty, Fences, Record};
@@ -72,7 +77,7 @@ pub(crate) type Reason = (Why, &'static Location<'static>);
 #[must_use = "a deadline that the driver does not know of never fires"]
 pub(crate) struct Begun {
     pub(crate) id: ScopeId,
-    /// Have the driver visit this record then.
+    /// Have the driver visit this record then, and say [`Owner::told_driver`].
     pub(crate) visit: Option<u64>,
 }
 
@@ -111,7 +116,7 @@ impl Owner {
     #[inline(always)]
     pub(crate) fn begin_scope(self, deadline: u64, now: u64, at: &'static Location<'static>) -> Begun {
         let scopes = self.record.scopes.get_or_init(|| Box::new(ScopeTable::new()));
-        let (id, sooner) = scopes.begin(deadline, at);
+        let (id, sooner) = scopes.begin(deadline, now, at);
         let over = deadline <= now;
         let visit = if sooner || over {
             self.after_change(scopes, over, now)
@@ -119,6 +124,13 @@ impl Owner {
             None
         };
         Begun { id, visit }
+    }
+
+    /// The driver knows of a visit at this time. Lasts until it comes.
+    pub(crate) fn told_driver(self, at: u64) {
+        if let Some(scopes) = self.record.scopes.get() {
+            scopes.lower_visit(at);
+        }
     }
 
     /// Gives an open scope another deadline. One whose time is over stays cancelled.
@@ -133,11 +145,14 @@ impl Owner {
     /// A deadline may be nearer than any before. The visit that it takes.
     #[cold]
     fn after_change(self, scopes: &ScopeTable, over: bool, now: u64) -> Option<u64> {
-        let _slot = lock(&self.record.slot);
-        if over && scopes.expire(now) {
+        if over {
+            // Before the marks too: a handler on top of the next step is called by what is marked.
             self.record.attention.fetch_or(Attention::SCOPE, Ordering::SeqCst);
+            if scopes.expire(now) {
+                self.record.attention.fetch_or(Attention::SCOPE, Ordering::SeqCst);
+            }
         }
-        scopes.visit_to_promise()
+        Some(scopes.next_deadline()).filter(|at| *at != NEVER)
     }
 
     /// Whether a scope is open: then the record is not given back.
@@ -174,9 +189,16 @@ impl Owner {
 
     #[cold]
     fn end_marked(self, scopes: &ScopeTable, id: ScopeId, marks: Marks) -> End {
-        let mut slot = lock(&self.record.slot);
-        let entries = slot.take_of(id);
-        self.record.settle_pending_bit(&slot);
+        scopes.await_touches();
+        let entries = if marks.raised() {
+            // On top of a lock too: I6.
+            let mut slot = self.record.with_mail(lock(&self.record.slot));
+            let entries = slot.take_of(id);
+            self.record.settle_pending_bit(&slot);
+            entries
+        } else {
+            Queue::new()
+        };
         if marks.calls() {
             self.settle_scope_bit(scopes);
         }
@@ -213,8 +235,9 @@ impl Owner {
     }
 
     fn close_from(self, scopes: &ScopeTable, at: usize) -> (Vec<Closed>, Queue) {
-        let mut slot = lock(&self.record.slot);
         let closed = scopes.close_from(at);
+        scopes.await_touches();
+        let mut slot = lock(&self.record.slot);
         let entries = closed.iter().flat_map(|scope| slot.take_of(scope.id)).collect();
         self.record.settle_pending_bit(&slot);
         self.settle_scope_bit(scopes);
@@ -229,24 +252,29 @@ impl Owner {
         let Some(scopes) = self.record.scopes.get() else {
             return ScopeCall::Nothing;
         };
-        let _slot = lock(&self.record.slot);
         if let Some((id, reason)) = scopes.outermost_call() {
+            // Whether a nudge is to come is decided by now.
+            scopes.await_touches();
             scopes.note_delivered(id, receipt);
             return ScopeCall::Raise(reason);
         }
         self.settle_scope_bit(scopes);
-        match scopes.visit_to_promise() {
-            Some(at) => ScopeCall::Visit(at),
-            None => ScopeCall::Nothing,
+        match scopes.next_deadline() {
+            NEVER => ScopeCall::Nothing,
+            at => ScopeCall::Visit(at),
         }
     }
 
-    /// Keeps I3. Called under the slot's lock.
+    /// Keeps I3.
     fn settle_scope_bit(self, scopes: &ScopeTable) {
         if scopes.outermost_call().is_none() {
             self.record
                 .attention
                 .fetch_and(!Attention::SCOPE, Ordering::SeqCst);
+            // Pairs with the RMW of who has marked one meanwhile: it came before, or this sees the mark.
+            if scopes.outermost_call().is_some() {
+                self.record.attention.fetch_or(Attention::SCOPE, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -273,26 +301,35 @@ impl Record {
         at: &'static Location<'static>,
         fences: Fences,
     ) -> Option<Duty<'_>> {
-        let _slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
-        let open = self.scopes.get()?.cancel(id, at);
-        open.then(|| self.call_by_scope(generation, fences))
+        let scopes = self.scopes.get()?;
+        let _touch = scopes.touch();
+        scopes.cancel(id, at).then_some(())?;
+        self.call(generation, Attention::SCOPE, fences)
     }
 
     /// The driver visits this record and marks the scopes whose time is over. `None` if the generation is over, or if no
     /// visit is due: this one was promised for a deadline that an earlier visit has seen to.
     pub(crate) fn visit_deadlines(&self, generation: u32, now: u64, fences: Fences) -> Option<Visited<'_>> {
-        let _slot = self.slot_of(generation).filter(|slot| !slot.is_closed())?;
-        let scopes = self.scopes.get().filter(|scopes| scopes.begin_visit(now))?;
-        let expired = scopes.expire(now);
-        let next = scopes.visit_to_promise();
-        let duty = expired.then(|| self.call_by_scope(generation, fences));
-        Some(Visited { duty, next })
+        if !self.is_alive(generation) {
+            return None;
+        }
+        let scopes = self.scopes.get()?;
+        let _touch = scopes.touch();
+        scopes.begin_visit(now).then_some(())?;
+        let duty = if scopes.expire(now) {
+            self.call(generation, Attention::SCOPE, fences)
+        } else {
+            None
+        };
+        Some(Visited {
+            duty,
+            next: Some(scopes.visit_to_keep()).filter(|at| *at != NEVER),
+        })
     }
 
-    /// Called under the slot's lock, with the slot open.
-    fn call_by_scope(&self, generation: u32, fences: Fences) -> Duty<'_> {
-        let before = Attention(self.attention.fetch_or(Attention::SCOPE, Ordering::SeqCst));
-        self.duty(before, generation, fences)
+    /// The driver has a note that this record has deadlines: when to visit it.
+    pub(crate) fn visit_to_keep(&self) -> Option<u64> {
+        Some(self.scopes.get()?.visit_to_keep()).filter(|at| *at != NEVER)
     }
 }
 

@@ -1,35 +1,43 @@
-//! The table of a record's open scopes, of which the owner writes rows without a lock.
+//! The table of a record's open scopes, of which the owner writes rows and everybody marks them, without a lock.
 //!
-//! Owns: one word for each open scope, what stands beside it, and the time of the driver's next visit. Leaves to
-//! [`super::scope`] what a mark means for the thread, and the slot's lock, which every change but [`ScopeTable::begin`] and
-//! [`ScopeTable::end`] is made under.
-//! Methods that say "owner" are called by the record's owner only. Nothing blocks; a row deeper than any before allocates.
+//! Owns: one word for each open scope, what stands beside it, the time of the driver's next visit, and what was delivered in
+//! scopes. Leaves to [`super::scope`] what a mark means for the thread.
+//! Methods that say "owner" are called by the record's owner only, in a signal handler of the program too: those run on top of
+//! one another and never beside. Nothing blocks but [`ScopeTable::await_touches`]; a row deeper than any before allocates, and
+//! so does noting a delivery.
 //!
-//! **Signal context:** no.
+//! **Signal context:** no lock is taken; what allocates is as safe as the allocator.
 //!
 //! A word is the scope's number and its marks, or 0 for a row that is free.
 //!
 //! ```text
-//!   owner                                   raiser, canceller, driver (under the slot's lock)
-//!   (1) begin: store deadline, place;       (3) find the word, compare-and-swap a mark into it:
-//!       swap the word in; load `visit`          done: the end will see it; failed: the scope is over
-//!   (2) end: swap 0 in: the marks           (4) visit: swap `visit` to never; load words and deadlines
+//!   owner                                   raiser (under the slot's lock), canceller, driver
+//!   (1) begin: store deadline, place;       (3) touch; find the word, compare-and-swap a mark into it:
+//!       swap the word in; load `visit`          done: the end will see it; failed: the scope is over;
+//!   (2) end: swap 0 in: the marks;              what the mark asks for; let go
+//!       marked: wait for touches            (4) visit: swap `visit` to never; load words and deadlines
+//!   (5) tell the driver; lower `visit`      (6) told: load `visit`, words and deadlines; lower `visit`; keep that in mind
 //! ```
 //!
-//! - I1. *Nothing unseen at the end.* (2) and (3) change one word, so a mark is either seen by the end, which then takes the
-//!   slot's lock and finds all that was done under it, or not made. A number is never used again, so (3) marks no later scope.
+//! - I1. *Nothing unseen at the end.* (2) and (3) change one word, so a mark is either seen by the end, which then waits for
+//!   who has made it (by the slot's lock for what was raised, by the touch for the rest) and finds all that came of it, or not
+//!   made. A number is never used again, so (3) marks no later scope.
 //! - I2. *No deadline unseen.* The halves of (1) and (4) form a store-buffer test: the owner sees that no visit is promised and
-//!   promises one under the lock, or the driver sees the scope. Both halves are a SeqCst read-modify-write and a SeqCst load.
+//!   tells the driver, or the driver sees the scope. Both halves are a SeqCst read-modify-write and a SeqCst load. In (6) the driver
+//!   has the note that was left in (5), so it sees the scope.
 //! - I3. `deadline` and `began_at` belong to the word if the compare-and-swap of (3) succeeds: a new scope's are written after
-//!   the swap of (2), which would then have come before.
+//!   the swap of (2), which would then have come before. `cancelled_at` belongs to some scope that was cancelled.
 //! - I4. *Handlers.* A scope that a signal handler begins and ends on top of (1) or (2) takes a number and a row of its own: the
 //!   number is given in one step, the row is taken before it is written to and given back after its word is.
+//! - I5. `visit` is lowered by who has told the driver before, or by the driver itself: what it says is promised, in a signal handler
+//!   on top of (5) too. Late, (5) may say what the driver has done already; a time that is over promises nothing.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | (1) swap SeqCst | (3), (4) loads SeqCst | who sees the word sees deadline and place |
 //! | (1) swap, `visit` load SeqCst | (4) `visit` swap, word load SeqCst | I2 |
-//! | (3) compare-and-swap AcqRel | (2) swap AcqRel | I1, I3; what the canceller wrote is seen |
+//! | (3) compare-and-swap AcqRel | (2) swap AcqRel | I1, I3; what the canceller wrote is seen, and its touch |
+//! | touch's end Release | `await_touches` load Acquire | I1: what the mark asked for is seen |
 
 #![allow(unsafe_code)]
 
@@ -39,9 +47,12 @@ use once_cell::race::OnceBox;
 
 use super::deadline::NEVER;
 use super::entry::ReceiptRef;
+use super::mail::Mail;
+use super::pile::Pile;
 use super::scope::{Reason, ScopeId, Why};
 use crate::sync_shim::{
-    AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering, handler_fence, load_after_rmw, lock,
+    AtLock, AtomicPtr, AtomicU64, AtomicUsize, Ordering, handler_fence, load_after_rmw, on_top_of_a_lock,
+    pause,
 };
 
 /// A place in the source.
@@ -62,6 +73,11 @@ impl Marks {
 
     pub(super) fn is_none(self) -> bool {
         self == Self::NONE
+    }
+
+    /// Whether something was addressed to it.
+    pub(super) fn raised(self) -> bool {
+        self.0 & Self::RAISED.0 != 0
     }
 
     /// Whether the scope calls at safepoints.
@@ -132,7 +148,7 @@ impl Row {
         }
     }
 
-    /// The word, after a read-modify-write of the caller's (I2) or under the slot's lock.
+    /// The word, after a read-modify-write of the caller's (I2).
     fn word(&self) -> Word {
         Word(load_after_rmw(&self.word))
     }
@@ -146,6 +162,19 @@ impl Row {
         self.word
             .compare_exchange(seen.0, seen.0 | mark.0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
+    }
+
+    /// Marks the scope if its time is over. Whether it was not marked before.
+    fn expire(&self, now: u64) -> bool {
+        let mut word = self.word();
+        while !word.is_free() && !word.marks().calls() && self.deadline() <= now {
+            if self.mark(word, Marks::TIMED_OUT) {
+                return true;
+            }
+            // It is over, or somebody has raised into it meanwhile.
+            word = self.word();
+        }
+        false
     }
 
     /// Why the scope calls, if it does. Owner.
@@ -191,10 +220,24 @@ pub(super) struct ScopeTable {
     depth: AtomicUsize,
     /// The last number given. The owner's alone.
     last: AtomicU64,
-    /// When the driver will visit this record, at the latest. Changes under the slot's lock.
+    /// When the driver will visit this record, at the latest (I5).
     visit: AtomicU64,
-    /// Deliveries in scopes that are open, for the owner to know its own by.
-    delivered: Mutex<Vec<(ScopeId, ReceiptRef)>>,
+    /// Who is between a mark and what it asks for.
+    touches: AtomicUsize,
+    /// Deliveries in scopes that are open, for the owner to know its own by. The owner's alone.
+    delivered: Pile<(ScopeId, ReceiptRef)>,
+    /// The record's, and here because as few threads ever have any.
+    pub(super) mail: Mail,
+}
+
+/// Somebody marks scopes and does what that asks for: the end of a marked one waits for the drop.
+#[must_use]
+pub(super) struct Touch<'a>(&'a ScopeTable, AtLock);
+
+impl Drop for Touch<'_> {
+    fn drop(&mut self) {
+        self.0.touches.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl ScopeTable {
@@ -204,7 +247,31 @@ impl ScopeTable {
             depth: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             visit: AtomicU64::new(NEVER),
-            delivered: Mutex::new(Vec::new()),
+            touches: AtomicUsize::new(0),
+            delivered: Pile::new(),
+            mail: Mail::new(),
+        }
+    }
+
+    /// The first half of step (3).
+    pub(super) fn touch(&self) -> Touch<'_> {
+        // Nobody who has not seen the mark looks for it.
+        let at = AtLock::new();
+        self.touches.fetch_add(1, Ordering::Relaxed);
+        Touch(self, at)
+    }
+
+    /// Owner, which has seen a mark: waits until all is done that it asks for (I1). On top of a lock of this thread's the touch may be this
+    /// thread's own: then not for long.
+    pub(super) fn await_touches(&self) {
+        let mut looks = 0;
+        // Pairs with the drop of `Touch`.
+        while self.touches.load(Ordering::Acquire) != 0 {
+            if looks > 600 && on_top_of_a_lock() {
+                return;
+            }
+            pause(looks);
+            looks = looks.saturating_add(1);
         }
     }
 
@@ -240,9 +307,9 @@ impl ScopeTable {
             .find(|(_, word)| word.is(id))
     }
 
-    /// Step (1). Owner. Whether the visit that is promised comes too late for this deadline, or there is none.
+    /// Step (1). Owner. Whether the visit that is promised comes too late for this deadline, or there is none: then step (5).
     #[inline]
-    pub(super) fn begin(&self, deadline: u64, at: &'static Location<'static>) -> (ScopeId, bool) {
+    pub(super) fn begin(&self, deadline: u64, now: u64, at: &'static Location<'static>) -> (ScopeId, bool) {
         let depth = self.depth.load(Ordering::Relaxed);
         // In one step: a scope that a signal handler begins in between gets a number of its own.
         let id = ScopeId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
@@ -254,7 +321,29 @@ impl ScopeTable {
         row.began_at.store(pointer(at), Ordering::Relaxed);
         // SeqCst: I2.
         row.word.swap(Word::of(id).0, Ordering::SeqCst);
-        (id, deadline < load_after_rmw(&self.visit))
+        let visit = load_after_rmw(&self.visit);
+        (id, deadline < visit || visit <= now)
+    }
+
+    /// Step (5), the second half. Owner, which has told the driver.
+    pub(super) fn lower_visit(&self, to: u64) {
+        self.visit.fetch_min(to, Ordering::Relaxed);
+    }
+
+    /// Step (6). Driver: when to visit.
+    pub(super) fn visit_to_keep(&self) -> u64 {
+        let next = self.next_deadline();
+        let before = self.visit.fetch_min(next, Ordering::SeqCst);
+        before.min(next)
+    }
+
+    /// The nearest deadline of a scope that does not call; [`NEVER`] if there is none.
+    pub(super) fn next_deadline(&self) -> u64 {
+        let waiting = self.rows().filter(|row| {
+            let word = row.word();
+            !word.is_free() && !word.marks().calls()
+        });
+        waiting.map(Row::deadline).min().unwrap_or(NEVER)
     }
 
     /// Step (2). Owner. `None` if it is not the innermost.
@@ -271,7 +360,7 @@ impl ScopeTable {
         Some(marks)
     }
 
-    /// Step (2) for the scopes from row `at` on, the outermost first. Owner, under the slot's lock.
+    /// Step (2) for the scopes from row `at` on, the outermost first. Owner.
     pub(super) fn close_from(&self, at: usize) -> Vec<Closed> {
         let depth = self.depth.load(Ordering::Relaxed);
         self.depth.store(at.min(depth), Ordering::Relaxed);
@@ -321,48 +410,37 @@ impl ScopeTable {
         row.is_some()
     }
 
-    /// Something is about to be addressed to `id`. `false` if it is not open.
+    /// Something is about to be addressed to `id`. `false` if it is not open. Under the slot's lock.
     #[must_use]
     pub(super) fn admit(&self, id: ScopeId) -> bool {
-        self.find(id)
-            .is_some_and(|(row, word)| row.mark(word, Marks::RAISED))
+        while let Some((row, word)) = self.find(id) {
+            if row.mark(word, Marks::RAISED) {
+                return true;
+            }
+            // It is over, or somebody has cancelled it meanwhile.
+        }
+        false
     }
 
-    /// `id` calls from now on, for whichever reason came first. `false` if it is not open.
+    /// `id` calls from now on, for whichever reason came first. `false` if it is not open. Under a touch.
     #[must_use]
     pub(super) fn cancel(&self, id: ScopeId, at: &'static Location<'static>) -> bool {
-        let Some((row, word)) = self.find(id) else {
-            return false;
-        };
-        if word.marks().calls() {
-            return true;
-        }
-        row.cancelled_at.store(pointer(at), Ordering::Relaxed);
-        row.mark(word, Marks::CANCELLED)
-    }
-
-    /// Marks the scopes whose time is over. Whether one was not marked before.
-    pub(super) fn expire(&self, now: u64) -> bool {
-        let mut any = false;
-        for row in self.rows() {
-            let word = row.word();
-            if !word.is_free() && !word.marks().calls() && row.deadline() <= now {
-                any |= row.mark(word, Marks::TIMED_OUT);
+        while let Some((row, word)) = self.find(id) {
+            if word.marks().calls() {
+                return true;
             }
+            row.cancelled_at.store(pointer(at), Ordering::Relaxed);
+            if row.mark(word, Marks::CANCELLED) {
+                return true;
+            }
+            // It is over, or somebody else has marked it.
         }
-        any
+        false
     }
 
-    /// Keeps I1 of [`super::deadline`]: a visit to promise, if those promised come too late.
-    pub(super) fn visit_to_promise(&self) -> Option<u64> {
-        let waiting = self.rows().filter(|row| {
-            let word = row.word();
-            !word.is_free() && !word.marks().calls()
-        });
-        let promised = self.visit.load(Ordering::Relaxed);
-        let next = waiting.map(Row::deadline).min().filter(|at| *at < promised)?;
-        self.visit.store(next, Ordering::Relaxed);
-        Some(next)
+    /// Marks the scopes whose time is over. Whether one was not marked before. Under a touch.
+    pub(super) fn expire(&self, now: u64) -> bool {
+        self.rows().filter(|row| row.expire(now)).count() > 0
     }
 
     /// Step (4), the first half. Whether a visit is due.
@@ -384,16 +462,18 @@ impl ScopeTable {
 
     /// Owner. `id` has been raised into.
     pub(super) fn note_delivered(&self, id: ScopeId, receipt: &ReceiptRef) {
-        let mut delivered = lock(&self.delivered);
-        delivered.retain(|(scope, receipt)| *scope != id || !receipt.state().is_final());
-        delivered.push((id, receipt.clone()));
+        // What this scope's body has done with by now tells nothing at its end.
+        drop(
+            self.delivered
+                .take_if(|(scope, receipt)| *scope == id && receipt.state().is_final()),
+        );
+        self.delivered.push((id, receipt.clone()));
     }
 
     /// Owner. What was delivered in `id`, which is over.
     pub(super) fn take_delivered(&self, id: ScopeId) -> Vec<ReceiptRef> {
-        let mut delivered = lock(&self.delivered);
-        let of = delivered.extract_if(.., |(scope, _)| *scope == id);
-        of.map(|(_, receipt)| receipt).collect()
+        let of = self.delivered.take_if(|(scope, _)| *scope == id);
+        of.into_iter().map(|(_, receipt)| receipt).collect()
     }
 
     /// For a new owner: nothing is open, nothing promised.
@@ -403,12 +483,13 @@ impl ScopeTable {
         }
         self.depth.store(0, Ordering::Relaxed);
         self.visit.store(NEVER, Ordering::Relaxed);
-        lock(&self.delivered).clear();
+        drop(self.delivered.take());
     }
 
-    /// In a forked child: no driver has promised anything. Whether there are scopes to be looked after.
+    /// In a forked child: no driver has promised anything, and nobody else is there. Whether there are scopes to be looked after.
     pub(super) fn after_fork(&self) -> bool {
         self.visit.store(NEVER, Ordering::Relaxed);
+        self.touches.store(0, Ordering::Relaxed);
         !self.is_empty()
     }
 }

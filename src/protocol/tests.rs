@@ -165,8 +165,8 @@ fn each_part_of_a_records_life_admits_what_the_table_says() {
     let table = Table::new(
         "
         open     raise|clear|revoke|stop|cancel|visit|pin|look|nudge -> yes
-        exiting  raise|clear|revoke|stop|cancel|visit                -> yes
-        exiting  pin|look|nudge                                      -> no
+        exiting  raise|clear|revoke                                  -> yes
+        exiting  stop|cancel|visit|pin|look|nudge                    -> no
         closed   *                                                   -> no
         ended    *                                                   -> no
         reused   *                                                   -> no
@@ -180,6 +180,7 @@ fn each_part_of_a_records_life_admits_what_the_table_says() {
             let record = record();
             let owner = Owner::of(record);
             let scope = owner.begin_scope(5, 0, Location::caller()).id;
+            owner.told_driver(5);
             let waiting = first();
             let receipt = waiting.receipt.clone();
             assert!(matches!(

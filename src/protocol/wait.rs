@@ -72,14 +72,23 @@ impl Owner {
         let mut until = deadline;
         if word.calls() && raises != Raises::Stay {
             match self.gate(Moment::Blocking, &now) {
-                Gate::Open => return NextStep::Raise,
-                Gate::OpensAt(end) => until = Some(until.map_or(end, |at| at.min(end))),
+                Gate::Open if self.within_reach() => return NextStep::Raise,
+                Gate::Open => until = sooner(until, now() + LOOK_AGAIN),
+                Gate::OpensAt(end) => until = sooner(until, end),
                 Gate::Shut => {}
             }
         }
         NextStep::Sleep { word, until }
     }
 }
+
+fn sooner(until: Option<u64>, at: u64) -> Option<u64> {
+    Some(until.map_or(at, |until| until.min(at)))
+}
+
+/// When a wait in a signal handler of the program, on top of this thread's own work in the slot, looks again whether what calls is
+/// within reach: in nanoseconds.
+const LOOK_AGAIN: u64 = 10_000_000;
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -88,6 +88,11 @@ impl Attention {
         self.has(Self::LOOKS) || self.nudge_to_come()
     }
 
+    /// Whether somebody looks at the region's frame.
+    pub(crate) const fn looked_at(self) -> bool {
+        self.has(Self::LOOKS)
+    }
+
     /// Whether a raiser is between deciding on a signal and having sent it.
     pub(crate) const fn nudge_to_come(self) -> bool {
         self.has(Self::NUDGE) && self.has(Self::SENDING)

@@ -8,7 +8,7 @@
 
 use std::panic::Location;
 
-use crate::current::REGISTRY;
+use crate::current::with_members;
 use crate::exception::{Broadcast, ExcType};
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Policy;
@@ -85,7 +85,7 @@ impl Reach {
         let mut there = match self {
             Self::Matches(target) => return target.resolve(),
             Self::Group(group) => group.ids(),
-            Self::Tree(roots) => trees(roots, &REGISTRY.members()),
+            Self::Tree(roots) => with_members(|members| trees(roots, members)),
         };
         there.retain(|id| is_alive(*id));
         there

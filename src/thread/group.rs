@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Builder, JoinHandle};
-use crate::current::REGISTRY;
+use crate::current::with_members;
 use crate::exception::{Broadcast, Spreadable};
 use crate::journal::{Climbed, Journal};
 use crate::protocol::lineage::{Group, GroupKey};
@@ -122,7 +122,7 @@ impl ThreadGroup {
     /// assert!(group.is_empty());
     /// ```
     pub fn is_empty(&self) -> bool {
-        REGISTRY.members().in_group(&self.key).next().is_none()
+        with_members(|members| members.in_group(&self.key).next().is_none())
     }
 
     /// Its threads as they are now, without those that end meanwhile or are spawned meanwhile, as [`threads`](crate::threads) shows them.
@@ -193,20 +193,15 @@ impl ThreadGroup {
     }
 
     fn members(&self) -> Vec<Member> {
-        REGISTRY.members().in_group(&self.key).cloned().collect()
+        with_members(|members| members.in_group(&self.key).cloned().collect())
     }
 
     pub(crate) fn ids(&self) -> Vec<ThreadId> {
-        REGISTRY
-            .members()
-            .in_group(&self.key)
-            .map(|member| member.id)
-            .collect()
+        with_members(|members| members.in_group(&self.key).map(|member| member.id).collect())
     }
 
     fn holds_others_than(&self, me: Option<ThreadId>) -> bool {
-        let members = REGISTRY.members();
-        members.in_group(&self.key).any(|member| Some(member.id) != me)
+        with_members(|members| members.in_group(&self.key).any(|member| Some(member.id) != me))
     }
 
     fn spread(

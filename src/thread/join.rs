@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::current::REGISTRY;
+use crate::current::with_members;
 use crate::error::RaiseError;
 use crate::exception::IntoException;
 use crate::platform::handler;
@@ -127,7 +127,7 @@ impl<T> JoinHandle<T> {
 
     /// Whether the thread's closure has not returned yet. In a forked child no thread of the parent is alive.
     pub fn is_alive(&self) -> bool {
-        !self.packet.is_done() && REGISTRY.members().get(self.id).is_some()
+        !self.packet.is_done() && with_members(|members| members.get(self.id).is_some())
     }
 
     /// As std's: whether [`join`](Self::join) would return at once.

@@ -102,23 +102,23 @@ impl Shared {
         while !self.is_over() {
             let held = deliverable(owner, Moment::Blocking);
             if held {
-                passed_on = Some(self.pass_on(owner, passed_on));
+                passed_on = self.pass_on(owner, passed_on);
             }
             let raises = if held { Raises::Stay } else { Raises::Show };
             let again = (held && owner.scope_calls())
                 .then(|| deadline_after(AGAIN))
                 .flatten();
             // Each raise wakes the wait, also one that finds another pending (I7 of `protocol::record`).
-            let news = || held && (Some(owner.raises()) != passed_on || stopped() && !self.state().stopped);
+            let news = || held && (owner.raises() != passed_on || stopped() && !self.state().stopped);
             self.ended.wait_until(again, raises, || self.is_over() || news());
         }
     }
 
     /// Tells the children of what came since `before`, and returns how far that goes. A limit that has passed and a cancelled scope
     /// raise as long as they last, so they are told of again each time.
-    fn pass_on(&self, owner: Owner, before: Option<u32>) -> u32 {
+    fn pass_on(&self, owner: Owner, before: Option<u32>) -> Option<u32> {
         let raises = owner.raises();
-        let news = before != Some(raises) && owner.record().pending_count() > 0;
+        let news = before != raises && owner.record().pending_count() > 0;
         if news || owner.scope_calls() {
             self.cancel();
         }

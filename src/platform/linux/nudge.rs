@@ -14,7 +14,7 @@ pub(crate) use crate::platform::disposition::is_ignored;
 use crate::platform::disposition::process;
 #[cfg(test)]
 pub(crate) use crate::platform::signal_mask::block;
-pub(crate) use crate::platform::signal_mask::{block_all, is_blocked, take_pending, unblock};
+pub(crate) use crate::platform::signal_mask::{Quiet, block_all, is_blocked, quiet, take_pending, unblock};
 use crate::protocol::record::Record;
 use crate::protocol::word::Sender;
 

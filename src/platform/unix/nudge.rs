@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use super::addressee;
 pub(crate) use crate::platform::disposition::is_ignored;
 use crate::platform::disposition::restarts;
-pub(crate) use crate::platform::signal_mask::{block_all, is_blocked, take_pending, unblock};
+pub(crate) use crate::platform::signal_mask::{Quiet, block_all, is_blocked, quiet, take_pending, unblock};
 use crate::protocol::record::{Pin, Record};
 use crate::protocol::word::Sender;
 

@@ -28,6 +28,7 @@ mod detached;
 mod entry;
 mod handler;
 mod locks;
+mod mail;
 mod notes;
 mod nudges;
 mod order;

@@ -18,7 +18,13 @@ use crate::protocol::word::Attention;
 use crate::stage::{FIRST, Raised, model, record, settle, take_and_catch};
 
 fn begin(record: &'static Record, deadline: u64) -> ScopeId {
-    Owner::of(record).begin_scope(deadline, 0, Location::caller()).id
+    let owner = Owner::of(record);
+    let begun = owner.begin_scope(deadline, 0, Location::caller());
+    if let Some(at) = begun.visit {
+        // The driver's note is the model's visit.
+        owner.told_driver(at);
+    }
+    begun.id
 }
 
 /// Ends the scope as the face does; how many entries it took out.

@@ -139,6 +139,10 @@ impl Driver {
             }
             let fresh: Vec<Reach> = inbox.notes.drain(..).collect();
             for (at, errand) in inbox.errands.drain(..) {
+                let at = match &errand {
+                    Errand::Deadlines(reach) => self.record(reach).visit_to_keep().unwrap_or(at),
+                    Errand::Look(_) | Errand::Wake(_) => at,
+                };
                 timetable.promise(at, errands.len());
                 errands.push(errand);
             }

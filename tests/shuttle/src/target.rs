@@ -274,6 +274,7 @@ impl Target {
     fn promise(&self, begun: &Begun) {
         if let Some(at) = begun.visit {
             self.driver.visit_at(&self.reach, at);
+            self.owner.told_driver(at);
         }
     }
 
