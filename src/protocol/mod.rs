@@ -49,6 +49,7 @@ pub(crate) mod slot;
 pub(crate) mod wait;
 pub(crate) mod word;
 
+#[allow(unused_imports, reason = "the face's, which models do without")]
 pub(crate) use crate::sync_shim::{Guard, Owing, on_top_of_a_lock};
 
 #[cfg(all(test, not(loom)))]
