@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use crate::platform::{futex, nudge};
+use crate::platform::{forced, futex, nudge};
 use crate::protocol::record::{AfterUnpin, Owner, Pin, Record};
 use crate::protocol::registry::{Registry, ThreadId};
 use crate::protocol::scope::ScopeId;
@@ -43,6 +43,7 @@ pub(crate) fn owner() -> Option<Owner> {
 
 /// Points the calling thread's safepoints at a record, or at none.
 pub(crate) fn set(record: Option<&'static Record>) {
+    forced::forget();
     CURRENT.set(record.unwrap_or(&UNATTACHED));
 }
 
