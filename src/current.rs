@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use crate::platform::{futex, nudge};
+use crate::platform::{forced, futex, nudge};
 use crate::protocol::record::{AfterUnpin, Owner, Pin, Record};
 use crate::protocol::registry::{Members, Registry, ThreadId};
 use crate::protocol::scope::ScopeId;
@@ -56,6 +56,7 @@ pub(crate) fn on_os_thread(os_tid: i32) -> Option<ThreadId> {
 
 /// Points the calling thread's safepoints at a record, or at none.
 pub(crate) fn set(record: Option<&'static Record>) {
+    forced::forget();
     CURRENT.set(record.unwrap_or(&UNATTACHED));
 }
 

@@ -1,6 +1,6 @@
 //! Regions: where the owner tells its raisers that it needs help, and the waits that need no system call but a futex.
 //!
-//! Owns: [`Inside`], the guard that leaves a region on every way out, and [`wait_until`]. Leaves to `window` the system
+//! Owns: [`Inside`] and [`Crossing`], the guards that leave a region on every way out, and [`wait_until`]. Leaves to `window` the system
 //! calls, to `foreign` foreign code, to `protocol::record` the order of stores, loads and fences, to `protocol::wait` what a
 //! wait looks at, and in which order.
 //!
@@ -9,6 +9,7 @@
 //! A wait is a cancellation point: unmasked, it raises at once if an exception is pending, whether it would have blocked
 //! or not; masked, only when it would really block. "Raised" means that the operation did not happen.
 
+use std::mem::ManuallyDrop;
 use std::thread::panicking;
 
 use crate::current;
@@ -49,10 +50,52 @@ impl Inside {
 impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
-        let after = self.owner.leave(&self.entered, self.fences);
-        if let AfterLeave::Owes { await_looks, note } = after {
-            pay(self.owner, await_looks, note);
+        leave(self.owner, &self.entered, self.fences);
+    }
+}
+
+#[inline(always)]
+fn leave(owner: Owner, entered: &Entered, fences: Fences) {
+    if let AfterLeave::Owes { await_looks, note } = owner.leave(entered, fences) {
+        pay(owner, await_looks, note);
+    }
+}
+
+/// As [`Inside`], for the shortest of calls: three words that need no memory, for leaving is in line at [`end`](Self::end) and
+/// a call of a function on every other way.
+pub(crate) struct Crossing {
+    owner: Owner,
+    outer: (Region, *mut ()),
+}
+
+impl Crossing {
+    /// The region, and whether a call was there on entry. `bits` are its kind and its ladder.
+    #[inline(always)]
+    pub(crate) fn begin(owner: Owner, bits: u64, frame: *mut (), fences: Fences) -> (Self, bool) {
+        // The kind that adds no bits to those.
+        let entered = owner.enter(Kind::Running, bits, frame, fences);
+        let outer = entered.outer();
+        (Self { owner, outer }, entered.calls)
+    }
+
+    #[inline(always)]
+    pub(crate) fn end(self, fences: Fences) {
+        let this = ManuallyDrop::new(self);
+        leave(this.owner, &Entered::from_outer(this.outer), fences);
+    }
+}
+
+impl Drop for Crossing {
+    #[inline(always)]
+    fn drop(&mut self) {
+        #[cold]
+        #[inline(never)]
+        fn leave_late(owner: Owner, outer: Region, frame: *mut ()) {
+            // A full fence does whatever a light one does.
+            leave(owner, &Entered::from_outer((outer, frame)), Fences::Full);
         }
+        let (outer, frame) = self.outer;
+        leave_late(self.owner, outer, frame);
     }
 }
 

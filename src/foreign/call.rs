@@ -5,21 +5,18 @@
 //!
 //! **Signal context:** no.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::time::Duration;
 
 use super::forced::prepared;
-use super::frame::Frame;
 use super::{Call, CallError, Module, run_inside};
 use crate::current;
 use crate::error::Unsupported;
-use crate::platform::{self, forced::Terms};
+use crate::platform::{self, forced::Terms, spot::Key};
 use crate::protocol::ladder::Times;
 use crate::protocol::record::Owner;
-use crate::protocol::word::{Kind, Region};
+use crate::protocol::word::Region;
 use crate::raised::{Raised, Rung};
-use crate::region::Inside;
-use crate::runtime;
 use crate::safepoint::{Moment, take};
 use crate::trace::region::region;
 
@@ -33,6 +30,7 @@ impl std::fmt::Debug for Call<'_> {
             ladder,
             times,
             terms,
+            fit: _,
         } = self;
         let fail = ladder & Region::FAIL != 0;
         f.debug_struct("Call")
@@ -58,6 +56,7 @@ impl<'a> Call<'a> {
                 abandon: None,
             },
             terms: Terms::new(),
+            fit: Cell::new(0),
         }
     }
 
@@ -96,6 +95,7 @@ impl<'a> Call<'a> {
     pub const fn unwind_after(mut self, after: Duration) -> Self {
         self.times.unwind = Some(after);
         self.ladder |= Region::UNWIND;
+        self.fit = Cell::new(0);
         self
     }
 
@@ -109,6 +109,7 @@ impl<'a> Call<'a> {
         self.times.abandon = Some(after);
         self.terms.at_once = after.is_zero();
         self.ladder |= Region::ABANDON;
+        self.fit = Cell::new(0);
         self
     }
 
@@ -167,19 +168,9 @@ impl<'a> Call<'a> {
     #[track_caller]
     fn run_attached<T>(&self, owner: Owner, f: impl FnOnce() -> T) -> Result<T, Raised> {
         let _span = region(self.label);
-        let frame = Frame {
-            escape: None,
-            call: self,
-        };
+        let frame = Key::of_call(self);
         let pointer = (&raw const frame).cast_mut().cast();
-        let inside = Inside::enter(owner, Kind::Foreign, self.harmless(), pointer, runtime::fences());
-        run_inside(owner, inside, f)
-    }
-
-    /// The bits of the rungs that harm nobody.
-    #[inline(always)]
-    pub(super) fn harmless(&self) -> u64 {
-        self.ladder & !Region::FORCED
+        run_inside(owner, harmless(self.ladder), pointer, f)
     }
 
     /// Runs `f` in the region and tells an interrupted call from a failed one.
@@ -208,6 +199,12 @@ impl<'a> Call<'a> {
             Ok(result) => acted.judge(result),
         }
     }
+}
+
+/// The bits of the rungs that harm nobody.
+#[inline(always)]
+pub(super) fn harmless(ladder: u64) -> u64 {
+    ladder & !Region::FORCED
 }
 
 /// Tells whether anything has acted in a region.

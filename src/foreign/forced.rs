@@ -8,26 +8,25 @@
 
 #![allow(unsafe_code)]
 
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 
-use super::call::Acted;
-use super::frame::Frame;
+use super::call::{Acted, harmless};
 use super::poison::POISON;
 use super::{Call, CallError, LeftCall, raised_before};
 use crate::current;
 use crate::driver;
 use crate::exception::{Cancelled, Interrupted, TimedOut};
-use crate::platform::forced::{self, Ended, Escape, Facts};
-use crate::protocol::record::Owner;
+use crate::platform::forced::{self, Escape, Facts, Ready};
+use crate::protocol::record::{Fences, Owner};
 use crate::protocol::scope::Why;
 use crate::protocol::word::{Kind, Region};
 use crate::raised::Raised;
-use crate::region::Inside;
+use crate::region::Crossing;
 use crate::rung::{ABANDONED, UNWOUND};
 use crate::runtime;
 use crate::safepoint::{Moment, take};
 use crate::scope::Mark;
-use crate::trace::region::region;
+use crate::trace::region::region as span;
 
 /// What forced rungs need, or why there are none. The driver is at work before the first such call: a thread that is stuck in
 /// `dlopen` would keep it from starting.
@@ -36,20 +35,49 @@ pub(super) fn prepared() -> Result<&'static Facts, &'static str> {
     forced::prepare(driver::be_there)
 }
 
-/// The closure and the place for its result, as the trampoline's callee finds them.
-struct Job<F, T> {
-    f: ManuallyDrop<F>,
-    result: MaybeUninit<T>,
+/// What a region shows, and behind it the closure and the place for its result, as the trampoline's callee finds them.
+#[repr(C)]
+struct Job<'r, F, T> {
+    escape: Escape<'r>,
+    f: F,
+    /// Of more than a word; others come back as words do.
+    result: T,
 }
 
 /// # Safety
-/// `job` points to a `Job<F, T>` whose closure has not been taken.
-unsafe extern "C-unwind" fn shim<F: FnOnce() -> T, T>(job: *mut ()) {
-    // SAFETY: by contract.
-    let job = unsafe { &mut *job.cast::<Job<F, T>>() };
-    // SAFETY: by contract not taken before, and nobody takes it after.
-    let f = unsafe { ManuallyDrop::take(&mut job.f) };
-    job.result.write(f());
+/// `job` points to a `Job<F, T>` with a closure. It is taken.
+unsafe extern "C-unwind" fn shim<F: FnOnce() -> T, T>(job: *mut ()) -> MaybeUninit<usize> {
+    let job = job.cast::<Job<'_, F, T>>();
+    // SAFETY: by contract. Lookers have the escape only.
+    let place = unsafe { &raw mut (*job).f };
+    // SAFETY: by contract it is there.
+    let f = unsafe { place.read() };
+    let result = f();
+    let mut word = MaybeUninit::<usize>::uninit();
+    if fits_word::<T>() {
+        // SAFETY: a word has room for it.
+        unsafe { word.as_mut_ptr().cast::<T>().write_unaligned(result) };
+    } else {
+        // SAFETY: as above.
+        let place = unsafe { &raw mut (*job).result };
+        // SAFETY: a place for it.
+        unsafe { place.write(result) };
+    }
+    word
+}
+
+const fn fits_word<T>() -> bool {
+    size_of::<T>() <= size_of::<usize>()
+}
+
+/// A call that a destructor makes during a panic is not left by force: nothing could be raised after it.
+#[inline(always)]
+fn in_a_panic(region: u64) -> u64 {
+    if std::thread::panicking() {
+        harmless(region)
+    } else {
+        region
+    }
 }
 
 impl Call<'_> {
@@ -120,77 +148,105 @@ impl Call<'_> {
     #[inline(always)]
     #[track_caller]
     unsafe fn force<T, E, F: FnOnce() -> T>(&self, f: F) -> Result<T, CallError<E>> {
-        let facts = self.check()?;
-        let Some(owner) = current::owner() else {
-            return Ok(f());
-        };
-        let _span = region(self.label);
-        let shim: unsafe extern "C-unwind" fn(*mut ()) = shim::<F, T>;
-        let escape = Escape::new(facts, &self.terms, shim);
-        let frame = Frame {
-            escape: Some(&escape),
-            call: self,
-        };
-        let pointer = (&raw const frame).cast_mut().cast();
-        let ladder = self.forced_ladder();
-        let inside = Inside::enter(owner, Kind::Foreign, ladder, pointer, runtime::fences());
-        // Two ways on, so that the guard of the usual one never leaves its registers.
-        if inside.calls() {
-            let inside = raised_before(owner, inside).map_err(CallError::Raised)?;
-            // SAFETY: by contract.
-            return unsafe { self.cross(owner, inside, &escape, shim, f) };
+        let region = self.fit.get();
+        if POISON.lets(region) {
+            if let Some(ready) = forced::ready() {
+                // SAFETY: by contract.
+                return unsafe { self.cross(ready, region, Fences::Light, f) }.map_err(CallError::Raised);
+            }
+            if current::owner().is_none() {
+                return Ok(f());
+            }
         }
         // SAFETY: by contract.
-        unsafe { self.cross(owner, inside, &escape, shim, f) }
+        unsafe { self.check_and_cross(f) }?.map_err(CallError::Raised)
     }
 
-    /// The call itself, from inside its region.
+    /// The first time, and wherever something stands in the way of the short one.
     ///
     /// # Safety
-    /// As [`Call::run_forced`]; `shim` is that of `f`.
+    /// As [`Call::run_forced`].
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    unsafe fn check_and_cross<T, E, F: FnOnce() -> T>(
+        &self,
+        f: F,
+    ) -> Result<Result<T, Raised>, CallError<E>> {
+        let facts = self.check()?;
+        let Some(owner) = current::owner() else {
+            return Ok(Ok(f()));
+        };
+        let ready = forced::ready().unwrap_or_else(|| forced::get_ready(facts, owner.record()));
+        // SAFETY: by contract.
+        Ok(unsafe { self.cross(ready, self.region(), runtime::fences(), f) })
+    }
+
+    /// The call itself, on a thread that is [`ready`](forced::ready).
+    ///
+    /// # Safety
+    /// As [`Call::run_forced`].
     #[inline(always)]
     #[track_caller]
-    unsafe fn cross<T, E, F: FnOnce() -> T>(
+    unsafe fn cross<T, F: FnOnce() -> T>(
         &self,
-        owner: Owner,
-        inside: Inside,
-        escape: &Escape<'_>,
-        shim: unsafe extern "C-unwind" fn(*mut ()),
+        ready: Ready,
+        region: u64,
+        fences: Fences,
         f: F,
-    ) -> Result<T, CallError<E>> {
-        let mark = Mark::now();
-        let mut job = Job {
-            f: ManuallyDrop::new(f),
-            result: MaybeUninit::<T>::uninit(),
-        };
-        let ended = {
-            let _inside = inside;
-            // SAFETY: the shim gets the job it is made for, once; the frames are as the caller has promised.
-            unsafe { escape.call(shim, (&raw mut job).cast()) }
-        };
-        match ended {
-            // SAFETY: the shim has returned, so it has written the result.
-            Ended::Returned => Ok(unsafe { job.result.assume_init() }),
-            Ended::Left(passed) => Err(CallError::Raised(self.left(
-                owner,
-                mark,
-                LeftCall::of(self.label, passed),
-            ))),
+    ) -> Result<T, Raised> {
+        let owner = Owner::of(ready.record());
+        let _span = span(self.label);
+        let mut job = MaybeUninit::<Job<'_, F, T>>::uninit();
+        let frame = job.as_mut_ptr();
+        // SAFETY: a place of ours, which begins with one.
+        unsafe { Escape::put(frame.cast(), ready, self, shim::<F, T>) };
+        let (crossing, calls) = Crossing::begin(owner, in_a_panic(region), frame.cast(), fences);
+        if calls && let Some(raised) = raised_before(owner) {
+            crossing.end(fences);
+            return Err(raised);
         }
+        let mark = Mark::now();
+        // SAFETY: the job is ours; of it lookers have the escape only.
+        let place = unsafe { &raw mut (*frame).f };
+        // SAFETY: see above.
+        unsafe { place.write(f) };
+        // SAFETY: the shim gets the job it is made for, once; the frames are as the caller has promised; a call begins with
+        // its terms.
+        match unsafe { Escape::call(frame.cast()) } {
+            Some(word) => {
+                crossing.end(fences);
+                Ok(if fits_word::<T>() {
+                    // SAFETY: the shim has put a result of this size there.
+                    unsafe { word.as_ptr().cast::<T>().read_unaligned() }
+                } else {
+                    // SAFETY: the job is ours.
+                    let place = unsafe { &raw const (*frame).result };
+                    // SAFETY: the shim has returned, so it has written the result.
+                    unsafe { place.read() }
+                })
+            }
+            None => {
+                // SAFETY: it has just been left.
+                let passed = unsafe { Escape::landed(frame.cast()) };
+                drop(crossing);
+                Err(self.left(owner, mark, LeftCall::of(self.label, passed)))
+            }
+        }
+    }
+
+    /// What its region word is made of: the rungs, and that it is foreign.
+    fn region(&self) -> u64 {
+        self.ladder | Kind::Foreign as u64
     }
 
     /// As [`is_poisoned`]; the label is not even read while nothing is.
     #[inline(always)]
     pub(super) fn is_poisoned(&self) -> bool {
-        #[cold]
-        fn listed(call: &Call<'_>) -> bool {
-            POISON.has(call.label)
-        }
-        !POISON.is_empty() && listed(self)
+        POISON.has(self.label)
     }
 
-    /// What must be so before the call is made.
-    #[inline(always)]
+    /// What must be so before the call is made. But for poison none of it changes once it was so.
     fn check<E>(&self) -> Result<&'static Facts, CallError<E>> {
         if self.is_poisoned() {
             return Err(CallError::Poisoned { label: self.label });
@@ -204,17 +260,10 @@ impl Call<'_> {
         if self.ladder & Region::ABANDON != 0 && self.terms.allowed.is_empty() {
             return Err(CallError::NoModule { label: self.label });
         }
-        Ok(facts)
-    }
-
-    /// A call that a destructor makes during a panic is not left by force: nothing could be raised after it.
-    #[inline(always)]
-    fn forced_ladder(&self) -> u64 {
-        if std::thread::panicking() {
-            self.harmless()
-        } else {
-            self.ladder
+        if runtime::fences() == Fences::Light {
+            self.fit.set(self.region());
         }
+        Ok(facts)
     }
 
     /// The call is gone: poison what it leaves, and raise what has ended it.

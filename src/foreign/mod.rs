@@ -18,7 +18,7 @@ use crate::mask::enlist;
 use crate::protocol::record::Owner;
 use crate::protocol::word::{Kind, Level};
 use crate::raised::Raised;
-use crate::region::Inside;
+use crate::region::Crossing;
 use crate::runtime;
 use crate::safepoint::{Moment, deliverable, take};
 
@@ -49,42 +49,35 @@ pub fn call<T>(f: impl FnOnce() -> T) -> Result<T, Raised> {
     let Some(owner) = current::owner() else {
         return Ok(f());
     };
-    let inside = Inside::enter(owner, Kind::Foreign, 0, std::ptr::null_mut(), runtime::fences());
-    run_inside(owner, inside, f)
+    run_inside(owner, 0, std::ptr::null_mut(), f)
 }
 
+/// `bits` are the rungs that the region allows.
 #[inline(always)]
 #[track_caller]
-fn run_inside<T>(owner: Owner, inside: Inside, f: impl FnOnce() -> T) -> Result<T, Raised> {
-    if inside.calls() {
-        match raised_before(owner, inside) {
-            Ok(inside) => {
-                let result = f();
-                drop(inside);
-                return Ok(result);
-            }
-            Err(raised) => return Err(raised),
-        }
+fn run_inside<T>(owner: Owner, bits: u64, frame: *mut (), f: impl FnOnce() -> T) -> Result<T, Raised> {
+    let fences = runtime::fences();
+    let (crossing, calls) = Crossing::begin(owner, bits | Kind::Foreign as u64, frame, fences);
+    if calls && let Some(raised) = raised_before(owner) {
+        crossing.end(fences);
+        return Err(raised);
     }
     let result = f();
-    drop(inside);
+    crossing.end(fences);
     Ok(result)
 }
 
-/// A call was there on entry. Gives the region back if it is held back by a mask: then the driver nudges, should the
-/// call really block.
+/// A call was there on entry. `None` if it is held back by a mask: then the driver nudges, should the call really block.
 #[cold]
 #[inline(never)]
 #[track_caller]
-fn raised_before(owner: Owner, inside: Inside) -> Result<Inside, Raised> {
-    if deliverable(owner, Moment::Running)
-        && let Some(raised) = take(owner, Moment::Running)
-    {
-        drop(inside);
-        return Err(raised);
+fn raised_before(owner: Owner) -> Option<Raised> {
+    let raised = deliverable(owner, Moment::Running).then(|| take(owner, Moment::Running));
+    if let Some(raised) = raised.flatten() {
+        return Some(raised);
     }
     if owner.region().level() < Level::Uninterruptible && !std::thread::panicking() {
         enlist(owner);
     }
-    Ok(inside)
+    None
 }

@@ -81,6 +81,37 @@ impl Why {
     }
 }
 
+/// The first word of what a region of a foreign call shows: whose call it is, and whether there is a way out of it behind
+/// this word (`forced::Escape`). The handler reads no further without one.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Key(*const ());
+
+impl Key {
+    const ESCAPE: usize = 1;
+
+    #[inline(always)]
+    pub(crate) fn of_call<C>(call: &C) -> Self {
+        const { assert!(align_of::<C>() > Self::ESCAPE) };
+        Self(std::ptr::from_ref(call).cast())
+    }
+
+    #[inline(always)]
+    #[cfg_attr(not(throwto_forced), expect(dead_code, reason = "nothing is left by force"))]
+    pub(crate) fn of_escape<C>(call: &C) -> Self {
+        Self(Self::of_call(call).0.wrapping_byte_add(Self::ESCAPE))
+    }
+
+    pub(crate) fn call(self) -> *const () {
+        self.0.map_addr(|address| address & !Self::ESCAPE)
+    }
+
+    #[cfg_attr(not(throwto_forced), expect(dead_code, reason = "nothing is left by force"))]
+    pub(crate) fn is_escape(self) -> bool {
+        self.0.addr() & Self::ESCAPE != 0
+    }
+}
+
 /// The last refusal of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {

@@ -15,9 +15,11 @@ pub(crate) mod forced {
 
     use std::convert::Infallible;
     use std::marker::PhantomData;
+    use std::mem::MaybeUninit;
 
     use super::module::Module;
     use crate::platform::spot::{Passed, Refused, Why};
+    use crate::protocol::record::Record;
 
     /// There are none.
     pub(crate) struct Facts(Infallible);
@@ -32,11 +34,26 @@ pub(crate) mod forced {
         Err("unwind or abandon: they need Linux on x86-64 or aarch64 with the GNU C library")
     }
 
-    #[expect(dead_code, reason = "nobody gets that far")]
-    pub(crate) enum Ended {
-        Returned,
-        Left(Passed),
+    pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<usize>;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Ready(Infallible);
+
+    impl Ready {
+        pub(crate) fn record(self) -> &'static Record {
+            match self.0 {}
+        }
     }
+
+    pub(crate) fn ready() -> Option<Ready> {
+        None
+    }
+
+    pub(crate) fn get_ready(facts: &'static Facts, _record: &'static Record) -> Ready {
+        match facts.0 {}
+    }
+
+    pub(crate) fn forget() {}
 
     /// What nobody asks for in the end.
     pub(crate) struct Terms {
@@ -56,22 +73,30 @@ pub(crate) mod forced {
     pub(crate) struct Escape<'a>(Infallible, PhantomData<&'a Terms>);
 
     impl<'a> Escape<'a> {
-        pub(crate) fn new(
-            facts: &'static Facts,
-            _terms: &'a Terms,
-            _shim: unsafe extern "C-unwind" fn(*mut ()),
-        ) -> Self {
-            match facts.0 {}
+        /// # Safety
+        /// None to keep.
+        pub(crate) unsafe fn put<C>(_place: *mut Self, ready: Ready, _call: &'a C, _shim: Function) {
+            match ready.0 {}
+        }
+
+        /// # Safety
+        /// None to keep.
+        pub(crate) unsafe fn of<'f>(_frame: *const ()) -> Option<&'f Self> {
+            None
         }
 
         /// # Safety
         /// None to keep: there is no such value.
-        pub(crate) unsafe fn call(
-            &self,
-            _shim: unsafe extern "C-unwind" fn(*mut ()),
-            _argument: *mut (),
-        ) -> Ended {
-            match self.0 {}
+        pub(crate) unsafe fn call(this: *mut Self) -> Option<MaybeUninit<usize>> {
+            // SAFETY: by contract one of a type without values.
+            match unsafe { &*this }.0 {}
+        }
+
+        /// # Safety
+        /// None to keep.
+        pub(crate) unsafe fn landed(this: *mut Self) -> Passed {
+            // SAFETY: by contract one of a type without values.
+            match unsafe { &*this }.0 {}
         }
 
         pub(crate) fn refuse(&self, _why: Why, _pc: usize) {

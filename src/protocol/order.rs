@@ -27,7 +27,7 @@
 
 use once_cell::race::OnceBox;
 
-use crate::sync_shim::{AtomicU32, AtomicU64, Ordering, const_constructor};
+use crate::sync_shim::{AtomicPtr, AtomicU32, AtomicU64, Ordering, const_constructor};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub(crate) struct Order {
     sp: AtomicU64,
     pc: AtomicU64,
     result: AtomicU64,
+    /// The owner's: where it says what its stack is like, for orders to leave a call by force.
+    stack: AtomicPtr<()>,
 }
 
 /// A record's order cell, made for the first order and never freed, as its record.
@@ -114,6 +116,12 @@ impl LazyOrder {
     /// The handler's side: [`Order::take`], behind one load.
     pub(crate) fn take(&self) -> Option<Instruction> {
         self.0.get()?.take()
+    }
+
+    /// The handler's: what [`Order::put_stack`] has put there.
+    pub(crate) fn stack(&self) -> *const () {
+        let cell = self.0.get();
+        cell.map_or(std::ptr::null(), |order| order.stack.load(Ordering::Relaxed))
     }
 
     /// As [`Order::withdraw`].
@@ -138,6 +146,7 @@ impl Order {
                 sp: AtomicU64::new(0),
                 pc: AtomicU64::new(0),
                 result: AtomicU64::new(0),
+                stack: AtomicPtr::new(std::ptr::null_mut()),
             }
         }
     }
@@ -158,6 +167,11 @@ impl Order {
         self.kind.store(kind, Ordering::Relaxed);
         self.state.store(ARMED, Ordering::Release);
         true
+    }
+
+    /// The owner's. Only its own handler reads it.
+    pub(crate) fn put_stack(&self, stack: *mut ()) {
+        self.stack.store(stack, Ordering::Relaxed);
     }
 
     /// Takes back an order that no handler has claimed. `false` if one is being read right now.

@@ -57,6 +57,24 @@ pub(crate) struct Entered {
     pub(crate) calls: bool,
 }
 
+impl Entered {
+    /// What is put back on leaving: the word and the frame that were there on entry.
+    #[inline(always)]
+    pub(crate) fn outer(&self) -> (Region, *mut ()) {
+        (self.outer, self.frame)
+    }
+
+    /// The region that was entered from there.
+    #[inline(always)]
+    pub(crate) fn from_outer((outer, frame): (Region, *mut ())) -> Self {
+        Self {
+            outer,
+            frame,
+            calls: false,
+        }
+    }
+}
+
 impl Owner {
     /// The caller is the thread that `record` is for.
     pub(crate) const fn of(record: &'static Record) -> Self {

@@ -5,17 +5,17 @@
 //!
 //! **Signal context:** no.
 //!
-//! - I1. `any` is the size of the set; both change under the lock.
+//! - I1. `any` is 0 while the set is empty and all ones while it is not; both change under the lock.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
-//! | `any` Relaxed | `is_empty`, `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
+//! | `any` Relaxed | `lets`, `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
 
-use crate::sync_shim::{AtomicUsize, Guard, Mutex, Ordering, const_constructor, lock};
+use crate::sync_shim::{AtomicU64, Guard, Mutex, Ordering, const_constructor, lock};
 
 /// A set of labels that is nearly always empty.
 pub(crate) struct Poison {
-    any: AtomicUsize,
+    any: AtomicU64,
     labels: Mutex<Vec<&'static str>>,
 }
 
@@ -23,22 +23,22 @@ impl Poison {
     const_constructor! {
         pub(crate) fn new() -> Self {
             Self {
-                any: AtomicUsize::new(0),
+                any: AtomicU64::new(0),
                 labels: Mutex::new(Vec::new()),
             }
         }
     }
 
-    /// One load.
+    /// Whether nothing is poisoned and `word` is not 0, unless it is all ones: two questions for the price of one.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.any.load(Ordering::Relaxed) == 0
+    pub(crate) fn lets(&self, word: u64) -> bool {
+        word > self.any.load(Ordering::Relaxed)
     }
 
     /// One load while nothing is poisoned.
     #[inline(always)]
     pub(crate) fn has(&self, label: &str) -> bool {
-        !self.is_empty() && self.lists(label)
+        self.any.load(Ordering::Relaxed) != 0 && self.lists(label)
     }
 
     #[cold]
@@ -50,7 +50,7 @@ impl Poison {
         let mut labels = lock(&self.labels);
         if !labels.contains(&label) {
             labels.push(label);
-            self.any.store(labels.len(), Ordering::Relaxed);
+            self.any.store(u64::MAX, Ordering::Relaxed);
         }
     }
 
@@ -65,7 +65,9 @@ impl Poison {
         let mut labels = lock(&self.labels);
         let before = labels.len();
         labels.retain(|listed| *listed != label);
-        self.any.store(labels.len(), Ordering::Relaxed);
+        if labels.is_empty() {
+            self.any.store(0, Ordering::Relaxed);
+        }
         labels.len() != before
     }
 }
@@ -79,11 +81,14 @@ mod tests {
     fn a_label_is_poisoned_once_and_cleared_once() {
         let poison = Poison::new();
         assert!(!poison.has("a") && !poison.remove("a"));
+        assert!(poison.lets(1) && !poison.lets(0));
         poison.add("a");
         poison.add("a");
         poison.add("b");
         assert!(poison.has("a") && poison.has("b") && !poison.has("c"));
         assert!(poison.remove("a") && !poison.has("a") && poison.has("b"));
+        assert!(!poison.lets(1) && !poison.lets(u64::MAX - 1));
         assert!(!poison.remove("a") && poison.remove("b") && !poison.has("b"));
+        assert!(poison.lets(1) && !poison.lets(0));
     }
 }

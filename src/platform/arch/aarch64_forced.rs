@@ -9,14 +9,15 @@
 //! ## The trampoline
 //!
 //! ```text
-//!   sp + 176   the caller's frame
-//!        160   FPCR
-//!         96   d8 .. d15      (the lower halves are all that a callee keeps)
-//!         16   x19 .. x28
-//!   sp ->  0   x29, x30       <- what `*save` gets: the anchor of the region
+//!   sp + 16   the caller's frame                       frame +  0   its owner's
+//!        8    x30                                               8   the function
+//!   sp -> 0   the frame   <- the anchor of the region           16   FPCR
+//!                                                               24   x19 .. x29
+//!                                                              112   d8 .. d15 (the lower halves are all that a callee keeps)
 //! ```
 //!
-//! A call leaves its return address in x30, so the shim's frame ends where ours begins: its CFA is the anchor.
+//! A call leaves its return address in x30, so the frame of the function ends where ours begins: its CFA is the anchor. The
+//! function's result passes through in x0; x1 tells whether there is one.
 //!
 //! ## The unwinding stub
 //!
@@ -34,6 +35,7 @@
 #![allow(unsafe_code)]
 
 use std::arch::global_asm;
+use std::mem::MaybeUninit;
 
 use super::aarch64::Context;
 
@@ -43,74 +45,56 @@ global_asm!(
     ".globl throwto_0_1_forced_enter",
     ".hidden throwto_0_1_forced_enter",
     ".type throwto_0_1_forced_enter,@function",
-    "throwto_0_1_forced_enter:", // x0: function, x1: its argument, x2: where the anchor goes
+    "throwto_0_1_forced_enter:", // x0: the frame; its second word is the function
     ".cfi_startproc",
     "hint #34", // bti c
-    "stp x29, x30, [sp, #-176]!",
-    ".cfi_def_cfa_offset 176",
-    ".cfi_offset x29, -176",
-    ".cfi_offset x30, -168",
-    "mov x29, sp",
-    ".cfi_def_cfa x29, 176",
-    "stp x19, x20, [sp, #16]",
-    ".cfi_offset x19, -160",
-    ".cfi_offset x20, -152",
-    "stp x21, x22, [sp, #32]",
-    ".cfi_offset x21, -144",
-    ".cfi_offset x22, -136",
-    "stp x23, x24, [sp, #48]",
-    ".cfi_offset x23, -128",
-    ".cfi_offset x24, -120",
-    "stp x25, x26, [sp, #64]",
-    ".cfi_offset x25, -112",
-    ".cfi_offset x26, -104",
-    "stp x27, x28, [sp, #80]",
-    ".cfi_offset x27, -96",
-    ".cfi_offset x28, -88",
-    "stp d8, d9, [sp, #96]",
-    ".cfi_offset d8, -80",
-    ".cfi_offset d9, -72",
-    "stp d10, d11, [sp, #112]",
-    ".cfi_offset d10, -64",
-    ".cfi_offset d11, -56",
-    "stp d12, d13, [sp, #128]",
-    ".cfi_offset d12, -48",
-    ".cfi_offset d13, -40",
-    "stp d14, d15, [sp, #144]",
-    ".cfi_offset d14, -32",
-    ".cfi_offset d15, -24",
+    "stp x0, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x30, -8",
     "mrs x9, fpcr",
-    "str x9, [sp, #160]",
-    "str x29, [x2]",
-    "mov x9, x0",
-    "mov x0, x1",
+    "str x9, [x0, #16]",
+    "stp x19, x20, [x0, #24]",
+    "stp x21, x22, [x0, #40]",
+    "stp x23, x24, [x0, #56]",
+    "stp x25, x26, [x0, #72]",
+    "stp x27, x28, [x0, #88]",
+    "str x29, [x0, #104]",
+    "stp d8, d9, [x0, #112]",
+    "stp d10, d11, [x0, #128]",
+    "stp d12, d13, [x0, #144]",
+    "stp d14, d15, [x0, #160]",
+    "ldr x9, [x0, #8]",
     "blr x9",
-    "mov x0, #0",
-    "2:",
-    "ldp x19, x20, [sp, #16]",
-    "ldp x21, x22, [sp, #32]",
-    "ldp x23, x24, [sp, #48]",
-    "ldp x25, x26, [sp, #64]",
-    "ldp x27, x28, [sp, #80]",
-    "ldp d8, d9, [sp, #96]",
-    "ldp d10, d11, [sp, #112]",
-    "ldp d12, d13, [sp, #128]",
-    "ldp d14, d15, [sp, #144]",
-    "ldp x29, x30, [sp], #176",
+    ".globl throwto_0_1_forced_return",
+    ".hidden throwto_0_1_forced_return",
+    "throwto_0_1_forced_return:",
     ".cfi_remember_state",
-    ".cfi_def_cfa sp, 0",
-    ".cfi_restore x29",
+    "ldp x1, x30, [sp], #16", // the frame: not null
+    ".cfi_def_cfa_offset 0",
     ".cfi_restore x30",
     "ret",
     ".cfi_restore_state",
     ".globl throwto_0_1_forced_escape",
     ".hidden throwto_0_1_forced_escape",
     "throwto_0_1_forced_escape:", // sp: the anchor
-    "mov x29, sp",
-    "ldr x9, [sp, #160]",
+    "ldr x10, [sp]",
+    "ldp x19, x20, [x10, #24]",
+    "ldp x21, x22, [x10, #40]",
+    "ldp x23, x24, [x10, #56]",
+    "ldp x25, x26, [x10, #72]",
+    "ldp x27, x28, [x10, #88]",
+    "ldr x29, [x10, #104]",
+    "ldp d8, d9, [x10, #112]",
+    "ldp d10, d11, [x10, #128]",
+    "ldp d12, d13, [x10, #144]",
+    "ldp d14, d15, [x10, #160]",
+    "ldr x9, [x10, #16]",
     "msr fpcr, x9",
-    "mov x0, #1",
-    "b 2b",
+    "ldp x1, x30, [sp], #16",
+    ".cfi_def_cfa_offset 0",
+    ".cfi_restore x30",
+    "mov x1, #0",
+    "ret",
     ".cfi_endproc",
     ".size throwto_0_1_forced_enter, .-throwto_0_1_forced_enter",
     //
@@ -169,43 +153,69 @@ global_asm!(
     ".popsection",
 );
 
+/// As the C calling convention returns two words.
+#[repr(C)]
+struct Returned {
+    word: MaybeUninit<usize>,
+    /// 0 if the call was left.
+    frame: usize,
+}
+
+/// What a region that may be left by force calls with its frame. A result of more than a word is in the frame.
+pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<usize>;
+/// Where in the frame it is, as the trampoline has it.
+pub(crate) const FUNCTION: usize = 8;
+/// Where in the frame the trampoline keeps what its caller has in registers, as it has it.
+pub(crate) const SAVES: usize = 16;
+/// How many words.
+pub(crate) const SAVED: usize = 20;
+
 unsafe extern "C-unwind" {
-    fn throwto_0_1_forced_enter(
-        function: unsafe extern "C-unwind" fn(*mut ()),
-        argument: *mut (),
-        save: *mut usize,
-    ) -> usize;
+    fn throwto_0_1_forced_enter(frame: *mut ()) -> Returned;
 }
 
 unsafe extern "C" {
     fn throwto_0_1_forced_land(anchor: usize) -> !;
     fn throwto_0_1_on_stack(function: unsafe extern "C" fn(*mut ()), argument: *mut (), top: *mut u8);
     safe static throwto_0_1_forced_escape: u8;
+    safe static throwto_0_1_forced_return: u8;
     safe static throwto_0_1_forced_unwind: u8;
 }
 
 /// The words of the unwinding stub, above.
 const STUB_WORDS: usize = 4;
 
-/// Calls `function(argument)`; the anchor is in `*save` before. Tells whether the call was left by force.
+/// Calls the function of `frame` with `frame`. Gives its result, or `None` if the call was left by force.
 ///
 /// # Safety
-/// 1. `function` may be called with `argument`.
-/// 2. `save` may be written to.
-/// 3. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped.
-pub(crate) unsafe fn enter(
-    function: unsafe extern "C-unwind" fn(*mut ()),
-    argument: *mut (),
-    save: *mut usize,
-) -> bool {
-    // SAFETY: by 1 and 2; the stub follows the C calling convention and describes its frame. By 3 it returns once.
-    unsafe { throwto_0_1_forced_enter(function, argument, save) != 0 }
+/// 1. The second word of `frame`, at [`FUNCTION`], is a [`Function`] that may be called with `frame`; the [`SAVED`] words from
+///    [`SAVES`] on are nobody else's.
+/// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped.
+#[inline(always)]
+pub(crate) unsafe fn enter(frame: *mut ()) -> Option<MaybeUninit<usize>> {
+    // SAFETY: by 1; the stub follows the C calling convention and describes its frame. By 2 it returns once.
+    let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame) };
+    (frame != 0).then_some(word)
+}
+
+/// Where the function that [`enter`] calls returns to. The frame that does so ends at the anchor.
+pub(crate) fn return_address() -> usize {
+    (&raw const throwto_0_1_forced_return) as usize
+}
+
+/// The frame of the region with this anchor.
+///
+/// # Safety
+/// It is the anchor of a call that lasts.
+pub(crate) unsafe fn frame_at(anchor: usize) -> usize {
+    // SAFETY: by contract the trampoline has put it there.
+    unsafe { (anchor as *const usize).read() }
 }
 
 /// Leaves the region with this anchor, from code that it has called.
 ///
 /// # Safety
-/// As 3 of [`enter`].
+/// As 2 of [`enter`].
 pub(crate) unsafe fn land(anchor: usize) -> ! {
     // SAFETY: by contract.
     unsafe { throwto_0_1_forced_land(anchor) }
@@ -252,4 +262,135 @@ pub(crate) fn has_shadow_stack() -> bool {
     // SAFETY: a query that writes one word; kernels that do not know it say so.
     let answered = unsafe { libc::prctl(PR_GET_SHADOW_STACK_STATUS, &raw mut status, 0, 0, 0) };
     answered == 0 && status & 1 != 0
+}
+
+// What a test needs that has to know every register: `lost` gives 0 if all that a callee keeps, set to 1, 2 .. before the call of
+// its frame, is there behind it and the call was left; `scrambles` is a function to be called, which changes them all and leaves.
+#[cfg(test)]
+global_asm!(
+    ".globl throwto_0_1_forced_lost",
+    "throwto_0_1_forced_lost:", // x0: the frame
+    "stp x29, x30, [sp, #-160]!",
+    "stp x19, x20, [sp, #16]",
+    "stp x21, x22, [sp, #32]",
+    "stp x23, x24, [sp, #48]",
+    "stp x25, x26, [sp, #64]",
+    "stp x27, x28, [sp, #80]",
+    "stp d8, d9, [sp, #96]",
+    "stp d10, d11, [sp, #112]",
+    "stp d12, d13, [sp, #128]",
+    "stp d14, d15, [sp, #144]",
+    "mov x19, #1",
+    "mov x20, #2",
+    "mov x21, #3",
+    "mov x22, #4",
+    "mov x23, #5",
+    "mov x24, #6",
+    "mov x25, #7",
+    "mov x26, #8",
+    "mov x27, #9",
+    "mov x28, #10",
+    "mov x29, #11",
+    "fmov d8, x19",
+    "fmov d9, x20",
+    "fmov d10, x21",
+    "fmov d11, x22",
+    "fmov d12, x23",
+    "fmov d13, x24",
+    "fmov d14, x25",
+    "fmov d15, x26",
+    "bl throwto_0_1_forced_enter",
+    "mov x0, x1",
+    "sub x19, x19, #1",
+    "orr x0, x0, x19",
+    "sub x20, x20, #2",
+    "orr x0, x0, x20",
+    "sub x21, x21, #3",
+    "orr x0, x0, x21",
+    "sub x22, x22, #4",
+    "orr x0, x0, x22",
+    "sub x23, x23, #5",
+    "orr x0, x0, x23",
+    "sub x24, x24, #6",
+    "orr x0, x0, x24",
+    "sub x25, x25, #7",
+    "orr x0, x0, x25",
+    "sub x26, x26, #8",
+    "orr x0, x0, x26",
+    "sub x27, x27, #9",
+    "orr x0, x0, x27",
+    "sub x28, x28, #10",
+    "orr x0, x0, x28",
+    "sub x29, x29, #11",
+    "orr x0, x0, x29",
+    "fmov x9, d8",
+    "sub x9, x9, #1",
+    "orr x0, x0, x9",
+    "fmov x9, d9",
+    "sub x9, x9, #2",
+    "orr x0, x0, x9",
+    "fmov x9, d10",
+    "sub x9, x9, #3",
+    "orr x0, x0, x9",
+    "fmov x9, d11",
+    "sub x9, x9, #4",
+    "orr x0, x0, x9",
+    "fmov x9, d12",
+    "sub x9, x9, #5",
+    "orr x0, x0, x9",
+    "fmov x9, d13",
+    "sub x9, x9, #6",
+    "orr x0, x0, x9",
+    "fmov x9, d14",
+    "sub x9, x9, #7",
+    "orr x0, x0, x9",
+    "fmov x9, d15",
+    "sub x9, x9, #8",
+    "orr x0, x0, x9",
+    "ldp x19, x20, [sp, #16]",
+    "ldp x21, x22, [sp, #32]",
+    "ldp x23, x24, [sp, #48]",
+    "ldp x25, x26, [sp, #64]",
+    "ldp x27, x28, [sp, #80]",
+    "ldp d8, d9, [sp, #96]",
+    "ldp d10, d11, [sp, #112]",
+    "ldp d12, d13, [sp, #128]",
+    "ldp d14, d15, [sp, #144]",
+    "ldp x29, x30, [sp], #160",
+    "ret",
+    ".globl throwto_0_1_forced_scrambles",
+    "throwto_0_1_forced_scrambles:",
+    "mov x0, sp",
+    "mov x19, #-1",
+    "mov x20, #-1",
+    "mov x21, #-1",
+    "mov x22, #-1",
+    "mov x23, #-1",
+    "mov x24, #-1",
+    "mov x25, #-1",
+    "mov x26, #-1",
+    "mov x27, #-1",
+    "mov x28, #-1",
+    "mov x29, #-1",
+    "fmov d8, x19",
+    "fmov d9, x19",
+    "fmov d10, x19",
+    "fmov d11, x19",
+    "fmov d12, x19",
+    "fmov d13, x19",
+    "fmov d14, x19",
+    "fmov d15, x19",
+    "b throwto_0_1_forced_land",
+);
+
+#[cfg(test)]
+unsafe extern "C" {
+    /// As the comment on the assembly says.
+    pub(super) fn throwto_0_1_forced_lost(frame: *mut ()) -> usize;
+}
+
+#[cfg(test)]
+unsafe extern "C-unwind" {
+    /// As the comment on the assembly says.
+    pub(super) fn throwto_0_1_forced_scrambles(frame: *mut ()) -> MaybeUninit<usize>;
 }

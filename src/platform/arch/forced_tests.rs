@@ -4,41 +4,118 @@
 
 #![allow(unsafe_code)]
 
-use super::{enter, land, on_stack};
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 
-unsafe extern "C-unwind" fn returns(argument: *mut ()) {
-    // SAFETY: the test hands over a u32.
-    unsafe { *argument.cast::<u32>() += 1 };
+use super::{
+    Function, SAVED, enter, frame_at, land, on_stack, return_address, throwto_0_1_forced_lost,
+    throwto_0_1_forced_scrambles,
+};
+
+/// What [`enter`] wants, and a word for the function.
+#[repr(C)]
+struct Frame {
+    first: usize,
+    function: Function,
+    saved: MaybeUninit<[usize; SAVED]>,
+    more: usize,
 }
 
-unsafe extern "C-unwind" fn leaves(argument: *mut ()) {
-    // SAFETY: the test hands over the word that `enter` has put the anchor in.
-    let anchor = unsafe { *argument.cast::<usize>() };
-    // SAFETY: still in that call, past this frame only.
+impl Frame {
+    fn calling(function: Function) -> Self {
+        Self {
+            first: 0,
+            function,
+            saved: MaybeUninit::uninit(),
+            more: 0,
+        }
+    }
+
+    /// # Safety
+    /// The function may be called.
+    unsafe fn enter(&mut self) -> Option<usize> {
+        // SAFETY: its second word is the function.
+        let word = unsafe { enter(std::ptr::from_mut(self).cast()) }?;
+        // SAFETY: the functions below give a word back.
+        Some(unsafe { word.assume_init() })
+    }
+}
+
+unsafe extern "C-unwind" fn returns(frame: *mut ()) -> MaybeUninit<usize> {
+    // SAFETY: the test hands over a frame.
+    let frame = unsafe { &mut *frame.cast::<Frame>() };
+    frame.more += 1;
+    MaybeUninit::new(frame.first + 5)
+}
+
+/// Where the frame ends that returns to the trampoline, as the C library's unwinder finds it.
+fn anchor() -> usize {
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(
+            each: extern "C" fn(*mut (), *mut c_void) -> c_int,
+            argument: *mut c_void,
+        ) -> c_int;
+        fn _Unwind_GetIP(context: *mut ()) -> usize;
+        fn _Unwind_GetCFA(context: *mut ()) -> usize;
+    }
+    extern "C" fn each(context: *mut (), anchor: *mut c_void) -> c_int {
+        const CONTINUE: c_int = 0;
+        const STOP: c_int = 4;
+        // SAFETY: the unwinder's own context.
+        if unsafe { _Unwind_GetIP(context) } != return_address() {
+            return CONTINUE;
+        }
+        // SAFETY: see above.
+        let cfa = unsafe { _Unwind_GetCFA(context) };
+        // SAFETY: the word below.
+        unsafe { *anchor.cast::<usize>() = cfa };
+        STOP
+    }
+    let mut anchor = 0_usize;
+    // SAFETY: `each` gets the word that it wants.
+    unsafe { _Unwind_Backtrace(each, (&raw mut anchor).cast()) };
+    anchor
+}
+
+unsafe extern "C-unwind" fn leaves(frame: *mut ()) -> MaybeUninit<usize> {
+    let anchor = anchor();
+    assert!(anchor != 0 && anchor.is_multiple_of(16), "{anchor:#x}");
+    // SAFETY: the anchor of this call.
+    assert_eq!(unsafe { frame_at(anchor) }, frame.addr());
+    // SAFETY: the anchor of this call, past this frame only.
     unsafe { land(anchor) }
 }
 
 #[test]
 fn a_call_that_returns_is_told_from_one_that_was_left() {
-    let (mut count, mut anchor) = (0_u32, 0_usize);
-    // SAFETY: `returns` wants a u32, and nobody leaves.
-    let left = unsafe { enter(returns, (&raw mut count).cast(), &raw mut anchor) };
-    assert_eq!((left, count, anchor % 16), (false, 1, 0));
+    let mut frame = Frame::calling(returns);
+    // SAFETY: `returns` wants a frame.
+    let word = unsafe { frame.enter() };
+    assert_eq!((word, frame.more), (Some(5), 1));
+    let mut frame = Frame::calling(leaves);
     for _ in 0..1000 {
-        // SAFETY: `leaves` wants the anchor.
-        assert!(unsafe { enter(leaves, (&raw mut anchor).cast(), &raw mut anchor) });
+        // SAFETY: `leaves` ignores its frame.
+        assert_eq!(unsafe { frame.enter() }, None);
     }
 }
 
 #[test]
+fn what_a_callee_keeps_is_as_it_was_behind_a_call_that_was_left() {
+    let mut frame = Frame::calling(throwto_0_1_forced_scrambles);
+    // SAFETY: the frame of a function that leaves past itself only.
+    let lost = unsafe { throwto_0_1_forced_lost((&raw mut frame).cast()) };
+    assert_eq!(lost, 0, "bits in which a register differs from what it was");
+}
+
+#[test]
 fn a_panic_passes_through_the_trampoline() {
-    unsafe extern "C-unwind" fn panics(_: *mut ()) {
+    unsafe extern "C-unwind" fn panics(_: *mut ()) -> MaybeUninit<usize> {
         std::panic::resume_unwind(Box::new(7_u8));
     }
-    let mut anchor = 0_usize;
+    let mut frame = Frame::calling(panics);
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         // SAFETY: `panics` ignores its argument.
-        unsafe { enter(panics, std::ptr::null_mut(), &raw mut anchor) }
+        unsafe { frame.enter() }
     }));
     assert_eq!(panic.unwrap_err().downcast_ref(), Some(&7_u8));
 }

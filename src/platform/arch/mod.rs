@@ -1,8 +1,8 @@
 //! One instruction set: every file here defines the same names.
 //!
 //! Owns: the choice. The contract: `CANCELLED`, `TELLS_NUMBER`, `window`, `classify`, `Context` with the methods below; `dwarf`
-//! with `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`, `address`; for the forced rungs `enter`, `land`,
-//! `on_stack`, `has_shadow_stack`.
+//! with `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`, `address`; for the forced rungs `Function`, `FUNCTION`, `SAVES`, `SAVED`, `enter`,
+//! `return_address`, `frame_at`, `land`, `on_stack`, `has_shadow_stack`.
 //!
 //! **Signal context:** see each file.
 //!
@@ -39,12 +39,20 @@ mod x86_64_number;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "aarch64", throwto_forced))]
-pub(crate) use aarch64_forced::{enter, has_shadow_stack, land, on_stack};
+pub(crate) use aarch64_forced::{
+    FUNCTION, Function, SAVED, SAVES, enter, frame_at, has_shadow_stack, land, on_stack, return_address,
+};
+#[cfg(all(test, target_arch = "aarch64", throwto_forced))]
+use aarch64_forced::{throwto_0_1_forced_lost, throwto_0_1_forced_scrambles};
 pub(crate) use registers::Registers;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "x86_64", throwto_forced))]
-pub(crate) use x86_64_forced::{enter, has_shadow_stack, land, on_stack};
+pub(crate) use x86_64_forced::{
+    FUNCTION, Function, SAVED, SAVES, enter, frame_at, has_shadow_stack, land, on_stack, return_address,
+};
+#[cfg(all(test, target_arch = "x86_64", throwto_forced))]
+use x86_64_forced::{throwto_0_1_forced_lost, throwto_0_1_forced_scrambles};
 
 #[cfg(all(test, throwto_forced))]
 mod forced_tests;

@@ -9,17 +9,24 @@
 //! ## The trampoline
 //!
 //! ```text
-//!            rbp + 8   return address of `enter`
-//!   rbp ->   rbp       the caller's rbp
-//!            rbp - 8   rbx, r12, r13, r14, r15
-//!            ..        8 bytes: MXCSR, x87 control word
-//!   sp  ->   rbp - 48  <- what `*save` gets: the anchor of the region
-//!            sp  - 8   return address of the shim
+//!   sp + 16   the caller's frame                       frame +  0   its owner's
+//!        8    return address of `enter`                         8   the function
+//!   sp -> 0   the frame   <- the anchor of the region           16   MXCSR, x87 control word
+//!       - 8   return address of the function:                   24   rbx, rbp, r12, r13, r14, r15
+//!             `throwto_0_1_forced_return`                       72   to spare
 //! ```
 //!
-//! All that a C function may expect of its callee is behind that one address: the callee-saved registers, the floating-point
-//! control words, and by way of the stack pointer everything else. So leaving takes one register, and nothing has to be
-//! copied on entry. The direction flag and the x87 register stack, which the ABI wants clear and empty, are made so.
+//! All that a C function may expect of its callee is behind that one address: by way of the frame, which its owner has further out on the
+//! stack, the callee-saved registers and the floating-point control words, by way of the stack pointer everything else. So leaving
+//! takes one register. The direction flag and the x87 register stack, which the ABI wants clear and empty, are made so.
+//!
+//! Who returns needs nothing of that: the function has kept the registers itself. So they are stored and not loaded, and
+//! to an unwinder they have the same value here as in the caller.
+//!
+//! The anchor is not kept anywhere: it is where the frame ends that returns to [`return_address`], which who leaves must walk
+//! up to anyway. The registers are kept although that walk recovers them as well: a function that never returns need not
+//! save what it changes, and some compilers make use of that. Who leaves anything by an anchor has read the frame there, and knows that
+//! it is the region's. The result of the function passes through in rax; rdx tells whether there is one.
 //!
 //! ## The unwinding stub
 //!
@@ -41,6 +48,7 @@
 #![allow(unsafe_code)]
 
 use std::arch::global_asm;
+use std::mem::MaybeUninit;
 
 use super::x86_64::Context;
 
@@ -50,53 +58,44 @@ global_asm!(
     ".globl throwto_0_1_forced_enter",
     ".hidden throwto_0_1_forced_enter",
     ".type throwto_0_1_forced_enter,@function",
-    "throwto_0_1_forced_enter:", // rdi: function, rsi: its argument, rdx: where the anchor goes
+    "throwto_0_1_forced_enter:", // rdi: the frame; its second word is the function
     ".cfi_startproc",
-    "push rbp",
+    "push rdi",
     ".cfi_def_cfa_offset 16",
-    ".cfi_offset rbp, -16",
-    "mov rbp, rsp",
-    ".cfi_def_cfa_register rbp",
-    "push rbx",
-    ".cfi_offset rbx, -24",
-    "push r12",
-    ".cfi_offset r12, -32",
-    "push r13",
-    ".cfi_offset r13, -40",
-    "push r14",
-    ".cfi_offset r14, -48",
-    "push r15",
-    ".cfi_offset r15, -56",
-    "sub rsp, 8",
-    "stmxcsr [rsp]",
-    "fnstcw [rsp + 4]",
-    "mov [rdx], rsp",
-    "mov rax, rdi",
-    "mov rdi, rsi",
-    "call rax",
-    "xor eax, eax",
-    "2:",
-    "add rsp, 8",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbx",
-    "pop rbp",
-    ".cfi_remember_state",
-    ".cfi_def_cfa rsp, 8",
+    "mov [rdi + 24], rbx",
+    "mov [rdi + 32], rbp",
+    "stmxcsr [rdi + 16]",
+    "mov [rdi + 40], r12",
+    "mov [rdi + 48], r13",
+    "mov [rdi + 56], r14",
+    "mov [rdi + 64], r15",
+    "fnstcw [rdi + 20]",
+    "call [rdi + 8]",
+    ".globl throwto_0_1_forced_return",
+    ".hidden throwto_0_1_forced_return",
+    "throwto_0_1_forced_return:",
+    "pop rdx", // the frame: not null
+    ".cfi_def_cfa_offset 8",
     "ret",
-    ".cfi_restore_state",
+    ".cfi_def_cfa_offset 16",
     ".globl throwto_0_1_forced_escape",
     ".hidden throwto_0_1_forced_escape",
     "throwto_0_1_forced_escape:", // rsp: the anchor
-    "lea rbp, [rsp + 48]",
+    "mov rcx, [rsp]",
+    "mov rbx, [rcx + 24]",
+    "mov rbp, [rcx + 32]",
+    "mov r12, [rcx + 40]",
+    "mov r13, [rcx + 48]",
+    "mov r14, [rcx + 56]",
+    "mov r15, [rcx + 64]",
     "cld",
     "fninit", // empties the register stack
-    "fldcw [rsp + 4]",
-    "ldmxcsr [rsp]",
-    "mov eax, 1",
-    "jmp 2b",
+    "fldcw [rcx + 20]",
+    "ldmxcsr [rcx + 16]",
+    "pop rdx",
+    ".cfi_def_cfa_offset 8",
+    "xor edx, edx",
+    "ret",
     ".cfi_endproc",
     ".size throwto_0_1_forced_enter, .-throwto_0_1_forced_enter",
     //
@@ -149,18 +148,32 @@ global_asm!(
     ".popsection",
 );
 
+/// As the C calling convention returns two words.
+#[repr(C)]
+struct Returned {
+    word: MaybeUninit<usize>,
+    /// 0 if the call was left.
+    frame: usize,
+}
+
+/// What a region that may be left by force calls with its frame. A result of more than a word is in the frame.
+pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<usize>;
+/// Where in the frame it is, as the trampoline has it.
+pub(crate) const FUNCTION: usize = 8;
+/// Where in the frame the trampoline keeps what its caller has in registers, as it has it.
+pub(crate) const SAVES: usize = 16;
+/// How many words.
+pub(crate) const SAVED: usize = 8;
+
 unsafe extern "C-unwind" {
-    fn throwto_0_1_forced_enter(
-        function: unsafe extern "C-unwind" fn(*mut ()),
-        argument: *mut (),
-        save: *mut usize,
-    ) -> usize;
+    fn throwto_0_1_forced_enter(frame: *mut ()) -> Returned;
 }
 
 unsafe extern "C" {
     fn throwto_0_1_forced_land(anchor: usize) -> !;
     fn throwto_0_1_on_stack(function: unsafe extern "C" fn(*mut ()), argument: *mut (), top: *mut u8);
     safe static throwto_0_1_forced_escape: u8;
+    safe static throwto_0_1_forced_return: u8;
     safe static throwto_0_1_forced_unwind: u8;
 }
 
@@ -171,25 +184,37 @@ const STUB_WORDS: u64 = 4;
 /// Direction, alignment check, trap.
 const FLAGS_TO_CLEAR: i64 = 1 << 10 | 1 << 18 | 1 << 8;
 
-/// Calls `function(argument)`; the anchor is in `*save` before. Tells whether the call was left by force.
+/// Calls the function of `frame` with `frame`. Gives its result, or `None` if the call was left by force.
 ///
 /// # Safety
-/// 1. `function` may be called with `argument`.
-/// 2. `save` may be written to.
-/// 3. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped.
-pub(crate) unsafe fn enter(
-    function: unsafe extern "C-unwind" fn(*mut ()),
-    argument: *mut (),
-    save: *mut usize,
-) -> bool {
-    // SAFETY: by 1 and 2; the stub follows the C calling convention and describes its frame. By 3 it returns once.
-    unsafe { throwto_0_1_forced_enter(function, argument, save) != 0 }
+/// 1. The second word of `frame`, at [`FUNCTION`], is a [`Function`] that may be called with `frame`; the [`SAVED`] words from
+///    [`SAVES`] on are nobody else's.
+/// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped.
+#[inline(always)]
+pub(crate) unsafe fn enter(frame: *mut ()) -> Option<MaybeUninit<usize>> {
+    // SAFETY: by 1; the stub follows the C calling convention and describes its frame. By 2 it returns once.
+    let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame) };
+    (frame != 0).then_some(word)
+}
+
+/// Where the function that [`enter`] calls returns to. The frame that does so ends at the anchor.
+pub(crate) fn return_address() -> usize {
+    (&raw const throwto_0_1_forced_return) as usize
+}
+
+/// The frame of the region with this anchor.
+///
+/// # Safety
+/// It is the anchor of a call that lasts.
+pub(crate) unsafe fn frame_at(anchor: usize) -> usize {
+    // SAFETY: by contract the trampoline has put it there.
+    unsafe { (anchor as *const usize).read() }
 }
 
 /// Leaves the region with this anchor, from code that it has called.
 ///
 /// # Safety
-/// As 3 of [`enter`].
+/// As 2 of [`enter`].
 pub(crate) unsafe fn land(anchor: usize) -> ! {
     // SAFETY: by contract.
     unsafe { throwto_0_1_forced_land(anchor) }
@@ -242,4 +267,69 @@ pub(crate) fn has_shadow_stack() -> bool {
     // SAFETY: a query that writes one word; kernels that do not know it say so.
     let answered = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SHSTK_STATUS, &raw mut features) };
     answered == 0 && features & 1 != 0
+}
+
+// What a test needs that has to know every register: `lost` gives 0 if all that a callee keeps, set to 1, 2 .. before the call of
+// its frame, is there behind it and the call was left; `scrambles` is a function to be called, which changes them all and leaves.
+#[cfg(test)]
+global_asm!(
+    ".globl throwto_0_1_forced_lost",
+    "throwto_0_1_forced_lost:", // rdi: the frame
+    "push rbx",
+    "push rbp",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "sub rsp, 8",
+    "mov ebx, 1",
+    "mov ebp, 2",
+    "mov r12d, 3",
+    "mov r13d, 4",
+    "mov r14d, 5",
+    "mov r15d, 6",
+    "call throwto_0_1_forced_enter",
+    "mov rax, rdx",
+    "sub rbx, 1",
+    "or rax, rbx",
+    "sub rbp, 2",
+    "or rax, rbp",
+    "sub r12, 3",
+    "or rax, r12",
+    "sub r13, 4",
+    "or rax, r13",
+    "sub r14, 5",
+    "or rax, r14",
+    "sub r15, 6",
+    "or rax, r15",
+    "add rsp, 8",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
+    "ret",
+    ".globl throwto_0_1_forced_scrambles",
+    "throwto_0_1_forced_scrambles:",
+    "lea rdi, [rsp + 8]",
+    "mov rbx, -1",
+    "mov rbp, rbx",
+    "mov r12, rbx",
+    "mov r13, rbx",
+    "mov r14, rbx",
+    "mov r15, rbx",
+    "jmp throwto_0_1_forced_land",
+);
+
+#[cfg(test)]
+unsafe extern "C" {
+    /// As the comment on the assembly says.
+    pub(super) fn throwto_0_1_forced_lost(frame: *mut ()) -> usize;
+}
+
+#[cfg(test)]
+unsafe extern "C-unwind" {
+    /// As the comment on the assembly says.
+    pub(super) fn throwto_0_1_forced_scrambles(frame: *mut ()) -> MaybeUninit<usize>;
 }

@@ -116,6 +116,11 @@ impl<F: Fn(usize) -> Option<Image>> Walk<F> {
         self.step().inspect_err(|lost| self.lost = Some(*lost))
     }
 
+    /// Where the last frame returns to.
+    pub(crate) fn return_address(&self) -> Option<usize> {
+        self.registers.pc().map(|pc| pc as usize)
+    }
+
     fn step(&mut self) -> Result<Frame, Lost> {
         let pc = self.registers.pc().unwrap_or(0) as usize;
         let sp = self.registers.get(dwarf::SP).ok_or(Lost::OffTheStack { pc })?;

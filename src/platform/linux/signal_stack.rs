@@ -116,7 +116,7 @@ fn change(new: Option<&libc::stack_t>) -> Option<libc::stack_t> {
     // was in force before.
     let changed = unsafe { libc::sigaltstack(new, &raw mut before) };
     #[cfg(throwto_forced)]
-    super::forced::forget_stack();
+    super::forced::forget();
     (changed == 0).then_some(before)
 }
 

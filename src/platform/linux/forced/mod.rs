@@ -7,18 +7,21 @@
 //! **Signal context:** [`perform`] and what it calls, yes: no allocation, no lock, no thread-local. The rest no.
 //!
 //! ```text
-//!   region entered --(1) trampoline: anchor--> Calm --(2) handler, Act::Abandon--> Left
+//!   region entered --(1) `Escape::put`-------> Calm --(2) handler, Act::Abandon--> Left
 //!                                               | ^
 //!                          (3) handler,         | | (5) `catch (...)` kept the exception: Swallowed
 //!                              Act::Unwind      v |
 //!                                            Unwinding --(4) stop function--> Left
 //! ```
 //!
-//! - I1. An `Escape` is written by its owner's thread alone: the trampoline, the handler, the stop function. The driver reads
-//!   the atomics under a look (I4 of `protocol::record`).
+//! - I1. An `Escape` is written by its owner's thread alone: on entry, by the handler, by the stop function. The driver reads
+//!   the atomics under a look (I4 of `protocol::record`), and may note a refusal there.
 //! - I2. The interrupted context is changed only after a proof that holds for that very context: the handler blocks every
 //!   signal from before the proof until it returns.
 //! - I3. While an unwinding is under way no other forced rung begins: destructors are ours to wait for.
+//!
+//! What is stored on entry is what nobody can find out later, since every region pays for it. Where the trampoline's frame is, the proof
+//! finds on its way; what the thread's stack is like is told once, when the thread [gets ready](get_ready).
 
 #![allow(unsafe_code)]
 
@@ -26,27 +29,30 @@ mod proof;
 mod unwind;
 
 use std::cell::{Cell, UnsafeCell};
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, offset_of};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
 use super::module::Module;
-use crate::platform::arch::{self, Context};
-use crate::platform::spot::{Passed, Refused, Why};
+use crate::platform::arch::{self, Context, FUNCTION, SAVED, SAVES};
+use crate::platform::spot::{Key, Passed, Refused, Why};
 use crate::protocol::order::{Act, Instruction};
 use crate::protocol::record::Record;
 use crate::protocol::word::{Level, Region};
 
+pub(crate) use crate::platform::arch::Function;
 pub(crate) use proof::{Facts, prepare};
 
 /// Rungs as the handler notes them in [`Record::rung`].
 pub(crate) const RUNG_UNWIND: u32 = 5;
 pub(crate) const RUNG_ABANDON: u32 = 6;
 
-const CALM: u32 = 0;
-const UNWINDING: u32 = 1;
-const SWALLOWED: u32 = 2;
-const LEFT: u32 = 3;
+/// As [`Escape::put`] leaves it.
+const CALM: u16 = 0;
+const UNWINDING: u16 = 1;
+const SWALLOWED: u16 = 2;
+const LEFT: u16 = 3;
 
 /// What the unwinder, and the cleanups it runs, may need of the thread's stack.
 const UNWINDERS_ROOM: usize = 64 << 10;
@@ -68,31 +74,37 @@ impl Terms {
     }
 }
 
-/// The way out of a region.
-///
-/// The handler finds it through the first word of the region's frame.
+/// The way out of a region: the frame that the region shows, on its owner's stack above that of the trampoline.
+#[repr(C)]
 pub(crate) struct Escape<'a> {
-    /// The stack pointer in the trampoline; 0 until it is entered.
-    anchor: AtomicUsize,
-    state: AtomicU32,
-    facts: &'static Facts,
-    terms: &'a Terms,
+    /// First, as in every frame. Leads to the terms.
+    key: Key,
     /// The function that the trampoline calls.
-    shim: usize,
-    /// The calling thread's.
-    stack: *const Stack,
-    refused_pc: AtomicUsize,
-    refused_why: AtomicU32,
+    shim: Function,
+    /// The trampoline's.
+    saved: UnsafeCell<MaybeUninit<[usize; SAVED]>>,
+    // One word, 0 to begin with.
+    state: AtomicU16,
+    refused_why: AtomicU16,
     refusals: AtomicU32,
+    /// Written with the first refusal.
+    refused_pc: MaybeUninit<AtomicUsize>,
+    terms: PhantomData<&'a Terms>,
     /// Written by the handler before it changes the context, read after that on the same thread. Most calls are never left:
     /// nothing is written on the way in.
     left: UnsafeCell<MaybeUninit<Left>>,
     exception: UnsafeCell<MaybeUninit<unwind::Exception>>,
 }
 
+const _: () = assert!(offset_of!(Escape<'_>, key) == 0 && offset_of!(Escape<'_>, shim) == FUNCTION);
+const _: () = assert!(offset_of!(Escape<'_>, saved) == SAVES && offset_of!(Escape<'_>, state) % 8 == 0);
+const _: () = assert!(offset_of!(Escape<'_>, refusals) == offset_of!(Escape<'_>, state) + 4);
+
 /// What is known of frames that are being dropped.
 #[derive(Clone, Copy)]
 struct Left {
+    /// The stack pointer in the trampoline.
+    anchor: usize,
     pc: usize,
     bytes: usize,
     frames: u32,
@@ -107,80 +119,125 @@ struct Stack {
     alternate: (usize, usize, libc::c_int),
 }
 
+/// What forced regions need of the calling thread.
+struct Own {
+    /// Its record, once `stack` is known: one look tells both.
+    ready: Cell<Option<&'static Record>>,
+    stack: Cell<Stack>,
+}
+
 thread_local! {
     /// Nothing to drop, and a constant to begin with: its address is valid as long as the thread runs code.
-    static STACK: Cell<Stack> = const { Cell::new(Stack { low: 0, alternate: (0, 0, 0) }) };
-}
-
-/// Where the calling thread keeps what its stack is like.
-#[inline(always)]
-fn own_stack() -> *const Stack {
-    STACK.with(|stack| {
-        if stack.get().low == 0 {
-            stack.set(look_at_stack());
+    static OWN: Own = const {
+        Own {
+            ready: Cell::new(None),
+            stack: Cell::new(Stack { low: 0, alternate: (0, 0, 0) }),
         }
-        stack.as_ptr().cast_const()
-    })
+    };
 }
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Returned,
-    Left(Passed),
+/// The calling thread is attached, and its record leads to what its stack is like.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready(&'static Record);
+
+impl Ready {
+    #[inline(always)]
+    pub(crate) fn record(self) -> &'static Record {
+        self.0
+    }
+}
+
+/// The calling thread, if it is attached and [`get_ready`] was called since.
+#[inline(always)]
+pub(crate) fn ready() -> Option<Ready> {
+    OWN.with(|own| own.ready.get()).map(Ready)
+}
+
+/// Looks at the stack of the calling thread, whose record this is. Forced rungs can be had, as the facts show.
+#[cold]
+pub(crate) fn get_ready(_facts: &'static Facts, record: &'static Record) -> Ready {
+    OWN.with(|own| {
+        own.stack.set(look_at_stack());
+        record.order.cell().put_stack(own.stack.as_ptr().cast());
+        own.ready.set(Some(record));
+    });
+    Ready(record)
+}
+
+/// The calling thread gets another record or another alternate stack.
+pub(crate) fn forget() {
+    OWN.with(|own| own.ready.set(None));
 }
 
 impl<'a> Escape<'a> {
-    #[inline(always)]
-    pub(crate) fn new(
-        facts: &'static Facts,
-        terms: &'a Terms,
-        shim: unsafe extern "C-unwind" fn(*mut ()),
-    ) -> Self {
-        Self {
-            anchor: AtomicUsize::new(0),
-            state: AtomicU32::new(CALM),
-            facts,
-            terms,
-            shim: shim as *const () as usize,
-            stack: own_stack(),
-            refused_pc: AtomicUsize::new(0),
-            refused_why: AtomicU32::new(0),
-            refusals: AtomicU32::new(0),
-            left: UnsafeCell::new(MaybeUninit::uninit()),
-            exception: UnsafeCell::new(MaybeUninit::uninit()),
-        }
-    }
-
-    /// Calls the shim through the trampoline.
+    /// Puts a way out of a region there, on the terms of `call`, which begins with them. That the thread is `_ready` is what makes it
+    /// one.
     ///
     /// # Safety
-    /// 1. The shim that was given to [`Escape::new`] may be called with `argument`.
-    /// 2. Between the shim and wherever an order finds the thread there are only frames that may be dropped: foreign frames,
-    ///    and Rust frames that own nothing.
+    /// `place` may be written to.
     #[inline(always)]
-    pub(crate) unsafe fn call(&self, shim: unsafe extern "C-unwind" fn(*mut ()), argument: *mut ()) -> Ended {
-        // SAFETY: 1; the anchor is ours to write; the handler leaves only with a proof (I2), past frames as in 2.
-        let left = unsafe { arch::enter(shim, argument, self.anchor.as_ptr()) };
-        if left { self.landed() } else { Ended::Returned }
+    pub(crate) unsafe fn put<C>(place: *mut Self, _ready: Ready, call: &'a C, shim: Function) {
+        let word = |offset| place.cast::<u8>().wrapping_add(offset);
+        // SAFETY: by contract.
+        unsafe { place.cast::<Key>().write(Key::of_escape(call)) };
+        // SAFETY: by contract.
+        unsafe { word(FUNCTION).cast::<Function>().write(shim) };
+        // SAFETY: by contract. Calm, and not refused: three numbers that may be 0. The rest may be anything.
+        unsafe { word(offset_of!(Self, state)).cast::<u64>().write(0) };
     }
 
+    /// The escape that this frame is, if it is one.
+    ///
+    /// # Safety
+    /// 1. `frame` is null, or points to the frame of a region, which begins with its [`Key`] and lasts for `'f`.
+    /// 2. A key of an escape is the first word of an [`Escape`].
+    pub(crate) unsafe fn of<'f>(frame: *const ()) -> Option<&'f Self> {
+        // SAFETY: by 1.
+        let key = unsafe { frame.cast::<Key>().as_ref() }?;
+        // SAFETY: by 1 and 2.
+        key.is_escape().then(|| unsafe { &*frame.cast::<Self>() })
+    }
+
+    /// Calls the shim through the trampoline, and gives what it gives back; `None` if the call was left by force.
+    ///
+    /// # Safety
+    /// 1. `this` was [put](Escape::put) there, and its shim may be called with it.
+    /// 2. Between the shim and wherever an order finds the thread there are only frames that may be dropped: foreign frames,
+    ///    and Rust frames that own nothing.
+    /// 3. The call that was given to it begins with its `Terms`, and lasts.
+    #[inline(always)]
+    pub(crate) unsafe fn call(this: *mut Self) -> Option<MaybeUninit<usize>> {
+        // SAFETY: 1; the handler leaves only with a proof (I2), past frames as in 2.
+        unsafe { arch::enter(this.cast()) }
+    }
+
+    fn terms(&self) -> &'a Terms {
+        // SAFETY: by 3 of `call`: nobody looks at an escape that is not being called.
+        unsafe { &*self.key.call().cast::<Terms>() }
+    }
+
+    /// What was dropped.
+    ///
+    /// # Safety
+    /// [`Escape::call`] has just given `None`.
     #[cold]
-    fn landed(&self) -> Ended {
-        let unwound = self.state.swap(LEFT, Ordering::Relaxed) == UNWINDING;
+    pub(crate) unsafe fn landed(this: *mut Self) -> Passed {
+        // SAFETY: by contract it is one, of a region that lasts.
+        let escape = unsafe { &*this };
+        let unwound = escape.state.swap(LEFT, Ordering::Relaxed) == UNWINDING;
         if unwound {
             unwind::tidy_up();
         }
         // SAFETY: whoever has brought the thread here has called `pass` before.
         let Left {
             pc, bytes, frames, ..
-        } = unsafe { self.left() };
-        Ended::Left(Passed {
+        } = unsafe { escape.left() };
+        Passed {
             unwound,
             pc,
             frames,
             bytes,
-        })
+        }
     }
 
     /// # Safety
@@ -194,50 +251,40 @@ impl<'a> Escape<'a> {
     pub(crate) fn refused(&self) -> Option<Refused> {
         let times = self.refusals.load(Ordering::Acquire);
         (times > 0).then(|| Refused {
-            why: Why::unpacked(self.refused_why.load(Ordering::Relaxed)),
-            pc: self.refused_pc.load(Ordering::Relaxed),
+            why: Why::unpacked(self.refused_why.load(Ordering::Relaxed).into()),
+            pc: self.refused_pc().load(Ordering::Relaxed),
             times,
         })
     }
 
+    /// To be read behind a refusal only.
+    fn refused_pc(&self) -> &AtomicUsize {
+        // SAFETY: a place for a number, which nobody reads before it was written.
+        unsafe { &*self.refused_pc.as_ptr() }
+    }
+
     /// Also for the driver, under a look: then two refusals may be mixed up, which only a report can tell.
     pub(crate) fn refuse(&self, why: Why, pc: usize) {
-        self.refused_why.store(why as u32, Ordering::Relaxed);
-        self.refused_pc.store(pc, Ordering::Relaxed);
+        self.refused_why.store(why as u16, Ordering::Relaxed);
+        self.refused_pc().store(pc, Ordering::Relaxed);
         // Pairs with the load in `refused`.
         self.refusals.fetch_add(1, Ordering::Release);
     }
 
     fn pass(&self, pc: usize, sp: usize, passed: proof::Clear) {
         let left = Left {
+            anchor: passed.anchor,
             pc,
-            bytes: self.anchor.load(Ordering::Relaxed) - sp,
+            bytes: passed.anchor - sp,
             frames: passed.frames,
             boundary: passed.boundary,
         };
         // SAFETY: in the handler, on the owner's thread, in a state in which nobody has been told to read it (I1).
         unsafe { self.left.get().cast::<Left>().write(left) };
     }
-
-    /// What the thread's stack is like.
-    fn stack(&self) -> Stack {
-        // SAFETY: the thread's own, which lasts longer than its call.
-        unsafe { *self.stack }
-    }
 }
 
-/// The calling thread gets another alternate stack: it is to be looked at anew.
-pub(super) fn forget_stack() {
-    STACK.with(|stack| {
-        stack.set(Stack {
-            low: 0,
-            alternate: (0, 0, 0),
-        })
-    });
-}
-
-/// Asks the system once per thread; the answers do not change while it lives, except by a call of its own.
-#[cold]
+/// Asks the system: the answers do not change while the thread lives, except by a call of its own.
 fn look_at_stack() -> Stack {
     // SAFETY: plain data.
     let mut alternate: libc::stack_t = unsafe { std::mem::zeroed() };
@@ -269,7 +316,7 @@ fn lowest_of_stack() -> usize {
 
 /// What keeps a rung from being tried at all, before the frames are looked at. The stack reaches from its lowest address to the
 /// anchor.
-fn refusal(state: u32, rung: u32, sp: usize, stack: Range<usize>) -> Option<Why> {
+fn refusal(state: u16, rung: u32, sp: usize, stack: Range<usize>) -> Option<Why> {
     match state {
         CALM if !stack.contains(&sp) => Some(Why::OtherStack),
         CALM if rung == RUNG_UNWIND && sp - stack.start < UNWINDERS_ROOM => Some(Why::NoRoom),
@@ -288,15 +335,9 @@ pub(super) fn perform(
     order: Option<&Instruction>,
     context: &mut Context<'_>,
 ) -> bool {
-    let first_word = record.frame().cast::<*const Escape<'_>>();
-    // SAFETY: the region word that the caller has read has a forced bit, and every region that has one shows a frame whose
-    // first word is a pointer to its Escape or null. The frame may also be the outer region's, in the moment of leaving
+    // SAFETY: the frame of a region of this thread, which stands still. It may also be the outer region's, in the moment of leaving
     // (step (d) of `protocol::record`) or of entering: as long-lived, and of the same make; or null.
-    let Some(place) = (unsafe { first_word.as_ref() }) else {
-        return false;
-    };
-    // SAFETY: see above.
-    let Some(escape) = (unsafe { place.as_ref() }) else {
+    let Some(escape) = (unsafe { Escape::of(record.frame()) }) else {
         return false;
     };
     let (pc, sp) = (context.pc(), context.sp() as usize);
@@ -309,12 +350,15 @@ pub(super) fn perform(
             RUNG_UNWIND
         }
         Some(wanted) if wanted.act == Act::Abandon && may_abandon => RUNG_ABANDON,
-        None if escape.terms.at_once && may_abandon => RUNG_ABANDON,
+        None if escape.terms().at_once && may_abandon => RUNG_ABANDON,
         _ => return false,
     };
-    let anchor = escape.anchor.load(Ordering::Relaxed);
-    let stack = escape.stack().low..anchor;
-    if let Some(why) = refusal(escape.state.load(Ordering::Relaxed), rung, sp, stack) {
+    // SAFETY: who has entered the region has put there what belongs to this thread, which lives.
+    let Some(stack) = (unsafe { record.order.stack().cast::<Stack>().as_ref() }) else {
+        return false;
+    };
+    let top = std::ptr::from_ref(escape).addr();
+    if let Some(why) = refusal(escape.state.load(Ordering::Relaxed), rung, sp, stack.low..top) {
         escape.refuse(why, pc);
         return false;
     }
@@ -323,7 +367,7 @@ pub(super) fn perform(
             escape.refuse(why, pc);
             false
         }
-        Ok(_) if !keep_alternate_stack(escape, context, sp, anchor) => {
+        Ok(clear) if !keep_alternate_stack(stack, context, sp, clear.anchor) => {
             escape.refuse(Why::Busy, pc);
             false
         }
@@ -334,7 +378,7 @@ pub(super) fn perform(
                 // SAFETY: the proof has found stack enough.
                 unsafe { context.unwind_by(unwind::begin, std::ptr::from_ref(escape).cast()) };
             } else {
-                context.escape_to(anchor);
+                context.escape_to(clear.anchor);
             }
             record.note_rung(rung);
             true
@@ -344,12 +388,12 @@ pub(super) fn perform(
 
 /// An alternate stack that lies in the frames which are dropped must not be left with the kernel: signals would write over
 /// what the thread keeps there next. `false` if it cannot be taken down now.
-fn keep_alternate_stack(escape: &Escape<'_>, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
+fn keep_alternate_stack(stack: &Stack, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
     let present = context.alternate_stack();
     if !(sp..anchor).contains(&(present.ss_sp as usize)) {
         return true;
     }
-    let (start, size, flags) = escape.stack().alternate;
+    let (start, size, flags) = stack.alternate;
     let mut before = libc::stack_t {
         ss_sp: start as *mut libc::c_void,
         ss_flags: flags & libc::SS_DISABLE,

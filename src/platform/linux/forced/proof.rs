@@ -11,8 +11,10 @@
 //!          |                   v                                              v
 //!          |          this program's Rust code: the closure and the shim, which own nothing
 //!          v                   |
-//!   the trampoline  <----------+    CFA == anchor (the foreign code's own, if the shim has jumped into it)
+//!   the trampoline  <----------+    a frame that returns to it (the foreign code's own, if the shim has jumped into it)
 //! ```
+//!
+//! That is the region's own trampoline if it has the region's frame.
 //!
 //! - I1. Whatever is not on the way that the picture shows is refused: an error of the walker, an unknown object, a Rust frame
 //!   with foreign frames further out (a callback).
@@ -54,6 +56,8 @@ static FACTS: OnceBox<Result<Facts, &'static str>> = OnceBox::new();
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clear {
     pub(super) frames: u32,
+    /// The stack pointer in the trampoline.
+    pub(super) anchor: usize,
     /// The CFA of the outermost foreign frame.
     pub(super) boundary: usize,
 }
@@ -227,6 +231,7 @@ static TAKEN: [AtomicBool; STACKS] = [const { AtomicBool::new(false) }; STACKS];
 /// What goes to the walker's stack and comes back.
 struct Case<'a> {
     escape: &'a Escape<'a>,
+    facts: &'static Facts,
     registers: Registers,
     stack: std::ops::Range<u64>,
     unwind: bool,
@@ -234,12 +239,17 @@ struct Case<'a> {
 }
 
 /// Proves that the interrupted thread may leave its region by this rung. The interrupted stack pointer lies between the low end
-/// of the thread's stack and the anchor.
+/// of the thread's stack and the escape.
 pub(super) fn prove(escape: &Escape<'_>, rung: u32, context: &Context<'_>) -> Result<Clear, (Why, usize)> {
+    // They were there before the escape was.
+    let Some(Ok(facts)) = FACTS.get() else {
+        return Err((Why::Unseen, context.pc()));
+    };
     let mut case = Case {
         escape,
+        facts,
         registers: context.registers(),
-        stack: context.sp()..escape.anchor.load(Ordering::Relaxed) as u64,
+        stack: context.sp()..std::ptr::from_ref(escape).addr() as u64,
         unwind: rung == RUNG_UNWIND,
         verdict: Err((Why::Busy, context.pc())),
     };
@@ -310,9 +320,8 @@ enum Make {
 
 impl Case<'_> {
     fn walk(&self) -> Result<Clear, (Why, usize)> {
-        let anchor = self.stack.end;
         let find = |pc| self.image_of(pc);
-        // SAFETY: the stretch of the thread's own stack between the interrupted frame and the trampoline's, which are both in
+        // SAFETY: the stretch of the thread's own stack between the interrupted frame and the region's, which are both in
         // use; the thread itself is here. What `find` gives holds code of a frame in use, or was kept by its `Module`.
         let mut walk = unsafe { Walk::new(self.registers, self.stack.clone(), find) };
         let (mut stretch, mut frames, mut boundary, mut own) = (Stretch::Top, 0_u32, 0_usize, 0_usize);
@@ -337,16 +346,25 @@ impl Case<'_> {
             if stretch == Stretch::Foreign {
                 boundary = frame.cfa as usize;
             }
-            if frame.cfa == anchor {
+            if walk.return_address() == Some(arch::return_address()) {
+                let anchor = frame.cfa as usize;
+                // SAFETY: a frame that lasts returns there, and lies on the stretch that may be read.
+                if unsafe { arch::frame_at(anchor) } != std::ptr::from_ref(self.escape).addr() {
+                    return Err((Why::OtherStack, frame.pc));
+                }
                 // Without a frame of its own where the compiler has made the shim's last call a jump.
-                return Ok(Clear { frames, boundary });
+                return Ok(Clear {
+                    frames,
+                    anchor,
+                    boundary,
+                });
             }
         }
     }
 
     fn image_of(&self, pc: usize) -> Option<Image> {
-        let allowed = || self.escape.terms.allowed.iter().find(|module| module.has(pc));
-        let facts = self.escape.facts;
+        let allowed = || self.escape.terms().allowed.iter().find(|module| module.has(pc));
+        let facts = self.facts;
         match allowed() {
             Some(module) => Some(module.image()),
             None if facts.own.has_code(pc) => Some(facts.own),
@@ -356,15 +374,14 @@ impl Case<'_> {
     }
 
     fn make(&self, frame: &Frame) -> Result<Make, (Why, usize)> {
-        let facts = self.escape.facts;
-        if frame.image == facts.own
-            && (frame.function.contains(&self.escape.shim) || facts.rust.contains(frame.place))
-        {
+        let facts = self.facts;
+        let shim = self.escape.shim as *const () as usize;
+        if frame.image == facts.own && (frame.function.contains(&shim) || facts.rust.contains(frame.place)) {
             return Ok(Make::Own);
         }
         let allowed = self
             .escape
-            .terms
+            .terms()
             .allowed
             .iter()
             .any(|module| module.has(frame.place));

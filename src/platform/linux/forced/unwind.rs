@@ -73,8 +73,10 @@ pub(super) unsafe extern "C-unwind" fn begin(escape: *const ()) -> ! {
     // SAFETY: the exception lives as long as the region, and the stop function ends the walk there.
     unsafe { _Unwind_ForcedUnwind(exception, stop, std::ptr::from_ref(escape).cast()) };
     // The unwinder could not go on, which the proof has excluded. The frames are as they were: leave them.
+    // SAFETY: the handler has passed this spot, on this thread.
+    let anchor = unsafe { escape.left() }.anchor;
     // SAFETY: the call lasts, and its frames may be dropped (2 of `Escape::call`).
-    unsafe { arch::land(escape.anchor.load(Ordering::Relaxed)) }
+    unsafe { arch::land(anchor) }
 }
 
 /// Called by the unwinder before each frame.
@@ -92,14 +94,14 @@ unsafe extern "C" fn stop(
     // SAFETY: as given to the unwinder by `begin`.
     let escape = unsafe { &*escape.cast::<Escape<'static>>() };
     // SAFETY: the handler has passed this spot, on this thread.
-    let boundary = unsafe { escape.left() }.boundary;
+    let left = unsafe { escape.left() };
     // SAFETY: the unwinder's own context.
     let here = unsafe { _Unwind_GetCFA(context) };
-    if actions & END_OF_STACK == 0 && here < boundary {
+    if actions & END_OF_STACK == 0 && here < left.boundary {
         return CONTINUE;
     }
     // SAFETY: every foreign frame has been cleaned up; what is left are the shim's.
-    unsafe { arch::land(escape.anchor.load(Ordering::Relaxed)) }
+    unsafe { arch::land(left.anchor) }
 }
 
 /// A handler kept the exception to itself.

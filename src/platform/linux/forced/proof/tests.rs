@@ -6,9 +6,12 @@
 
 use throwto_fixtures::stuck::Library;
 
-use super::super::Terms;
+use std::mem::MaybeUninit;
+
+use super::super::{Ready, Terms};
 use super::*;
 use crate::platform::linux::module::Module;
+use crate::protocol::record::Record;
 
 const POINT: usize = 0x5000;
 const RUST: usize = 0x6001;
@@ -35,11 +38,34 @@ fn facts(rust: &'static RustText) -> &'static Facts {
     }))
 }
 
-unsafe extern "C-unwind" fn shim(_: *mut ()) {}
+unsafe extern "C-unwind" fn shim(_: *mut ()) -> MaybeUninit<usize> {
+    MaybeUninit::uninit()
+}
+
+/// What hand-made frames are held against.
+struct Region<'a> {
+    facts: &'static Facts,
+    escape: Box<MaybeUninit<Escape<'a>>>,
+}
+
+impl<'a> Region<'a> {
+    fn on(facts: &'static Facts, terms: &'a Terms) -> Self {
+        let record = Box::leak(Box::new(Record::new(0)));
+        let mut escape = Box::new(MaybeUninit::uninit());
+        // SAFETY: room for one; terms begin with themselves.
+        unsafe { Escape::put(escape.as_mut_ptr(), Ready(record), terms, shim) };
+        Self { facts, escape }
+    }
+
+    fn escape(&self) -> &Escape<'a> {
+        // SAFETY: put there above; what that has left out may be anything.
+        unsafe { self.escape.assume_init_ref() }
+    }
+}
 
 /// What `make` says of a frame in `image`, `offset` bytes into a function at `start`.
 fn made(
-    escape: &Escape<'_>,
+    region: &Region<'_>,
     rung: u32,
     (image, start, offset): (Image, usize, usize),
     personality: Option<usize>,
@@ -55,7 +81,8 @@ fn made(
         image,
     };
     let case = Case {
-        escape,
+        escape: region.escape(),
+        facts: region.facts,
         registers: Registers::all([0; arch::dwarf::REGISTERS]),
         stack: 0..0,
         unwind: rung == RUNG_UNWIND,
@@ -93,10 +120,7 @@ fn each_frame_is_allowed_foreign_own_or_refused_with_its_reason() {
         at_once: false,
     };
 
-    let (strict, lax) = (
-        Escape::new(facts, &nothing, shim),
-        Escape::new(facts, &with_library, shim),
-    );
+    let (strict, lax) = (Region::on(facts, &nothing), Region::on(facts, &with_library));
     for escape in [&strict, &lax] {
         for rung in [RUNG_UNWIND, super::super::RUNG_ABANDON] {
             assert_eq!(made(escape, rung, rust, None, None), Ok("own"));
@@ -149,7 +173,7 @@ fn each_frame_is_allowed_foreign_own_or_refused_with_its_reason() {
 fn in_a_stripped_program_only_the_shim_is_known_to_be_own() {
     let facts = facts(Box::leak(Box::new(RustText::UNKNOWN)));
     let nothing = Terms::new();
-    let escape = Escape::new(facts, &nothing, shim);
+    let escape = Region::on(facts, &nothing);
     let shims = (facts.own, shim as *const () as usize, 0);
     let rust = (facts.own, made as *const () as usize, 0);
     assert_eq!(made(&escape, RUNG_UNWIND, shims, None, None), Ok("own"));
@@ -204,13 +228,14 @@ fn a_frame_that_cannot_be_walked_past_is_blamed() {
     }
     let facts = facts(symbols::rust_text());
     let nothing = Terms::new();
-    let escape = Escape::new(facts, &nothing, shim);
+    let region = Region::on(facts, &nothing);
     let undescribed = (&raw const throwto_unknown_frame) as usize;
     for (pc, why) in [(undescribed, Why::NoDescription), (8, Why::NotAllowed)] {
         let mut registers = Registers::all([0; arch::dwarf::REGISTERS]);
         registers.set(arch::dwarf::PC, Some(pc as u64));
         let case = Case {
-            escape: &escape,
+            escape: region.escape(),
+            facts,
             registers,
             stack: 0..0,
             unwind: false,
