@@ -141,7 +141,7 @@ pub use journal::Climbed;
 pub use mask::{Mask, bracket, mask, shield, uninterruptible};
 pub use os::OsTid;
 pub use protocol::receipt::ReceiptState;
-pub use protocol::registry::ThreadId;
+pub use protocol::thread_id::ThreadId;
 pub use raise::{Raise, raise_all, raise_exc, set_async_exc};
 pub use raised::Raised;
 pub use receipt::Receipt;

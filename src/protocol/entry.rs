@@ -77,6 +77,12 @@ pub(super) struct Cell {
 }
 
 impl Cell {
+    /// For who has the cell to itself: what others did with the contents is done. In a model, loom looks whether it is.
+    #[inline(always)]
+    fn is_left(&self) {
+        self.contents.with_mut(|_| ());
+    }
+
     /// With two handles, as [`Entry::in_cell`] makes them.
     #[inline(always)]
     fn new(contents: Contents) -> Self {
@@ -152,7 +158,9 @@ impl Drop for ReceiptRef {
 fn free(cell: NonNull<Cell>) {
     // SAFETY: it was made by `Box` in `Entry::with_receipt`, and the caller has the only handle, which it drops, or has
     // taken the cell out of a `Spare`.
-    drop(unsafe { Box::from_raw(cell.as_ptr()) });
+    let cell = unsafe { Box::from_raw(cell.as_ptr()) };
+    cell.is_left();
+    drop(cell);
 }
 
 /// One raised exception: in a slot, on its way out of one, or delivered.
@@ -244,7 +252,9 @@ impl Spare {
             return Entry::with_new_cell(contents);
         };
         // SAFETY: it is a `Cell`, and nobody has a handle on it (I4).
-        *unsafe { cell.as_mut() } = Cell::new(contents);
+        let place = unsafe { cell.as_mut() };
+        place.is_left();
+        *place = Cell::new(contents);
         Entry::in_cell(cell)
     }
 

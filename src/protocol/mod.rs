@@ -28,6 +28,7 @@
 //! ```
 
 pub(crate) mod deadline;
+pub(crate) mod duty;
 pub(crate) mod entry;
 pub(crate) mod ladder;
 pub(crate) mod lineage;
@@ -46,6 +47,7 @@ pub(crate) mod registry;
 pub(crate) mod scope;
 mod scope_table;
 pub(crate) mod slot;
+pub(crate) mod thread_id;
 pub(crate) mod wait;
 pub(crate) mod word;
 

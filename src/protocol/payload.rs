@@ -9,7 +9,7 @@ use std::any::TypeId;
 use std::error::Error;
 use std::panic::Location;
 
-use super::registry::ThreadId;
+use super::thread_id::ThreadId;
 
 /// An exception on its way: a value, or the recipe that makes it in the target.
 pub(crate) enum Payload {

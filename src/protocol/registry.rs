@@ -12,7 +12,6 @@
 //! - I3. The slabs are set under the lock and read without it (`OnceRef`: Release on set, Acquire on get).
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -21,49 +20,15 @@ use once_cell::race::OnceRef;
 use super::lineage::{GroupKey, Lineage};
 use super::notes::{Notes, Slabs};
 use super::record::{Pin, Record};
+pub(crate) use super::thread_id::ThreadId;
 use crate::sync_shim::{
     AtomicU32, Guard, Mutex, Ordering, atomics, const_constructor, lock, on_top_of_a_lock, sized,
 };
 
-/// The identity of an attached thread. Never reused in the life of the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ThreadId {
-    index: u32,
-    generation: NonZeroU32,
-}
-
 impl ThreadId {
     /// The id of the thread that `record` is for, as of its present generation.
     pub(crate) fn of(record: &Record) -> Option<Self> {
-        Some(Self {
-            index: record.index(),
-            generation: NonZeroU32::new(record.attention().generation())?,
-        })
-    }
-
-    pub(crate) fn from_parts(index: u32, generation: u32) -> Option<Self> {
-        let generation = NonZeroU32::new(generation)?;
-        Some(Self { index, generation })
-    }
-
-    pub(crate) fn index(self) -> u32 {
-        self.index
-    }
-
-    pub(crate) fn generation(self) -> u32 {
-        self.generation.get()
-    }
-}
-
-impl fmt::Display for ThreadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}.{}", self.index, self.generation)
-    }
-}
-
-impl fmt::Debug for ThreadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ThreadId({self})")
+        Self::from_parts(record.index(), record.attention().generation())
     }
 }
 
@@ -188,10 +153,10 @@ impl Registry {
         let record = self.record(index).ok_or(Full::Memory)?;
         // What `end` left there, or nothing in a record that was never used.
         let generation = NonZeroU32::new(record.attention().generation()).unwrap_or(NonZeroU32::MIN);
-        let id = ThreadId { index, generation };
-        record.open(generation.get());
+        let id = ThreadId::new(index, generation);
+        record.open(id.generation());
         let lineage = members.born(parent, group);
-        if let Some(parent) = lineage.ancestor.and_then(|parent| self.record(parent.index)) {
+        if let Some(parent) = lineage.ancestor.and_then(|parent| self.record(parent.index())) {
             record.inherit(parent, on_top);
         }
         members.by_index[index as usize] = Some(Member {
@@ -226,10 +191,10 @@ impl Registry {
     /// it has died without leaving, and is no longer found under that number.
     pub(crate) fn bind(&self, id: ThreadId, os_tid: i32) {
         let mut members = self.members();
-        self.hint(os_tid).store(id.index + 1, Ordering::Relaxed);
-        let before = members.by_tid.insert(os_tid, id.index);
+        self.hint(os_tid).store(id.index() + 1, Ordering::Relaxed);
+        let before = members.by_tid.insert(os_tid, id.index());
         if let Some(stale) = before
-            .filter(|old| *old != id.index)
+            .filter(|old| *old != id.index())
             .and_then(|old| self.record(old))
         {
             stale.lose_thread();
@@ -254,7 +219,7 @@ impl Registry {
     pub(crate) fn leave_behind(&self, id: ThreadId) {
         let mut members = self.members();
         members.left_behind += 1;
-        let place = members.by_index.get_mut(id.index as usize);
+        let place = members.by_index.get_mut(id.index() as usize);
         if let Some(member) = place.and_then(Option::as_mut).filter(|m| m.id == id) {
             member.left_behind = true;
         }
@@ -266,12 +231,12 @@ impl Registry {
         if members.get(id).is_none() {
             return;
         }
-        let next = members.remove(id, self.record(id.index));
-        if let Some(record) = self.record(id.index) {
+        let next = members.remove(id, self.record(id.index()));
+        if let Some(record) = self.record(id.index()) {
             record.end(next);
         }
         if next != 0 {
-            members.free.push(id.index);
+            members.free.push(id.index());
         }
     }
 
@@ -286,8 +251,8 @@ impl Registry {
             else {
                 continue;
             };
-            let next = members.remove(id, self.record(id.index));
-            if let Some(record) = self.record(id.index) {
+            let next = members.remove(id, self.record(id.index()));
+            if let Some(record) = self.record(id.index()) {
                 record.abandon(next);
             }
         }
@@ -296,12 +261,12 @@ impl Registry {
 
     /// Pins the record of `id`, and its region's frame, if it is alive.
     pub(crate) fn look(&self, id: ThreadId) -> Option<Pin<'static>> {
-        self.record(id.index)?.look(id.generation())
+        self.record(id.index())?.look(id.generation())
     }
 
     /// Pins the record of `id` if it is alive.
     pub(crate) fn pin(&self, id: ThreadId) -> Option<Pin<'static>> {
-        self.record(id.index)?.pin(id.generation())
+        self.record(id.index())?.pin(id.generation())
     }
 }
 
@@ -320,7 +285,7 @@ impl Members {
 
     pub(crate) fn get(&self, id: ThreadId) -> Option<&Member> {
         self.by_index
-            .get(id.index as usize)?
+            .get(id.index() as usize)?
             .as_ref()
             .filter(|m| m.id == id)
     }
@@ -338,16 +303,16 @@ impl Members {
     /// In a forked child: the survivor has a new kernel number.
     pub(crate) fn rebind(&mut self, id: ThreadId, os_tid: i32) {
         self.by_tid.clear();
-        self.by_tid.insert(os_tid, id.index);
+        self.by_tid.insert(os_tid, id.index());
     }
 
     /// Takes `id` out and returns the generation that may follow, 0 for none.
     fn remove(&mut self, id: ThreadId, record: Option<&Record>) -> u32 {
-        if let Some(member) = self.by_index[id.index as usize].take() {
+        if let Some(member) = self.by_index[id.index() as usize].take() {
             self.live -= 1;
             self.died(&member);
             let os_tid = record.map_or(0, Record::os_tid);
-            if self.by_tid.get(&os_tid) == Some(&id.index) {
+            if self.by_tid.get(&os_tid) == Some(&id.index()) {
                 self.by_tid.remove(&os_tid);
             }
         }
@@ -408,7 +373,7 @@ mod tests {
         let new = registry.register(None, None, None, 10).unwrap();
         registry.release(old);
         assert!(registry.pin(new).is_some(), "an old id ends nobody else");
-        registry.release(ThreadId { index: 7, ..new });
+        registry.release(ThreadId::from_parts(7, new.generation()).unwrap());
         assert_eq!(registry.members().live, 1);
     }
 
@@ -418,14 +383,14 @@ mod tests {
         let registry = Registry::new();
         let started = |thread| {
             let id = registry.register(None, None, None, 10).unwrap();
-            registry.record(id.index).unwrap().begin(thread, AGAIN);
+            registry.record(id.index()).unwrap().begin(thread, AGAIN);
             registry.bind(id, AGAIN);
             id
         };
         let named = || registry.members().by_tid(AGAIN).map(|member| member.id);
         let (older, newer) = (started(1), started(2));
         assert_eq!(
-            registry.record(older.index).unwrap().os_tid(),
+            registry.record(older.index()).unwrap().os_tid(),
             0,
             "no signal goes there"
         );
@@ -442,7 +407,7 @@ mod tests {
         let old = registry.register(None, None, None, 10).unwrap();
         registry.release(old);
         let new = registry.register(None, None, None, 10).unwrap();
-        assert_eq!(old.index, new.index);
+        assert_eq!(old.index(), new.index());
         assert!(registry.pin(old).is_none() && registry.pin(new).is_some());
     }
 
@@ -481,9 +446,9 @@ mod tests {
         registry.release(id);
         registry.record(0).unwrap().end(u32::MAX);
         let last = registry.register(None, None, None, 10).unwrap();
-        assert_eq!((last.index, last.generation()), (0, u32::MAX));
+        assert_eq!((last.index(), last.generation()), (0, u32::MAX));
         registry.release(last);
-        assert_eq!(registry.register(None, None, None, 10).unwrap().index, 1);
+        assert_eq!(registry.register(None, None, None, 10).unwrap().index(), 1);
         assert!(registry.pin(last).is_none());
     }
 

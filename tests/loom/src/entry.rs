@@ -54,9 +54,7 @@ fn a_spare_cell_is_filled_when_its_last_handle_has_gone() {
     model(None, || {
         let spare = Arc::new(Spare::new());
         let (mut entry, receipt) = Entry::with_receipt(contents(recipe()));
-        entry.rung = 1;
         let kept: ReceiptRef = receipt.clone();
-        drop(entry);
         let raiser = thread::spawn({
             let spare = spare.clone();
             move || {
@@ -66,6 +64,8 @@ fn a_spare_cell_is_filled_when_its_last_handle_has_gone() {
                 (next.rung, receipt.state())
             }
         });
+        entry.rung = 1;
+        drop(entry);
         spare.keep(kept);
         assert_eq!(raiser.join().unwrap(), (2, ReceiptState::Pending));
         let (last, _receipt) = spare.entry_with_receipt(contents(recipe()));
