@@ -187,6 +187,7 @@ fn delivered(id: ThreadId) {
 }
 
 /// For `benches/instructions.rs`, into the calling thread: nobody else has a part in it, so that the counts are exact.
+#[allow(dead_code, reason = "only `benches/instructions.rs` calls it")]
 pub fn counted(n: u64) {
     let attachment = throwto::attach().expect("attached");
     let id = attachment.id();
