@@ -125,9 +125,9 @@ fn page(table: &Table, peers: &[[String; 4]], before: &str) -> String {
     for note in &table.notes {
         text += &format!("- {note}\n");
     }
-    if !peers.is_empty() {
-        text += "\nPeers, microseconds, each measured by its own clock (`benches/peers/`):\n\n";
-        text += &heading(["peer", "what", "p50", "p99"]);
+    if let [head, peers @ ..] = peers {
+        text += "\nPeers, each measured by its own clock (`benches/peers/`):\n\n";
+        text += &heading(head.each_ref().map(String::as_str));
         for peer in peers {
             text += &line(peer);
         }
