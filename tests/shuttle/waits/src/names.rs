@@ -68,14 +68,14 @@ pub(crate) mod platform {
             stage().now()
         }
 
-        /// Compares and falls asleep in one step. Only a wake or the time ends it: nobody looks at the word again.
+        /// Compares and falls asleep in one step. Only a wake or the time ends it: nobody looks at the word again. Whether it was woken.
         #[allow(unsafe_code)]
-        pub(crate) fn wait(word: &AtomicU64, expected: u32, until: Option<u64>) {
+        pub(crate) fn wait(word: &AtomicU64, expected: u32, until: Option<u64>) -> bool {
             stage().step();
             let address = std::ptr::from_ref(word).addr();
             // SAFETY: shuttle's own read, without a switch of threads; they all run on one thread.
             if unsafe { word.raw_load() } as u32 != expected {
-                return;
+                return false;
             }
             let me = SLEEPERS.with_borrow_mut(|sleepers| {
                 sleepers.last += 1;
@@ -84,7 +84,9 @@ pub(crate) mod platform {
             });
             let is_asleep = || SLEEPERS.with_borrow(|sleepers| sleepers.asleep.contains(&me));
             stage().sleep_until(|| !is_asleep() || until.is_some_and(|at| at <= now()));
+            let woken = !is_asleep();
             SLEEPERS.with_borrow_mut(|sleepers| sleepers.asleep.retain(|one| *one != me));
+            woken
         }
 
         pub(crate) fn wake(word: &AtomicU64) {
@@ -154,20 +156,24 @@ pub(crate) fn safepoint() -> Result<(), raised::Raised> {
 pub(crate) mod safepoint {
     use crate::platform::futex;
     use crate::play::Numbered;
+    use crate::protocol::entry::Payload;
     use crate::protocol::receipt::ReceiptState;
     use crate::protocol::record::Owner;
-    use crate::protocol::slot::Payload;
     use crate::protocol::word::{Gate, Moment};
     use crate::raised::Raised;
 
     /// As the real one does.
     pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
+        take_by(owner, moment, 0)
+    }
+
+    pub(crate) fn take_by(owner: Owner, moment: Moment, _rung: u32) -> Option<Raised> {
         if !owner.record().attention().calls() || owner.gate(moment, futex::now) != Gate::Open {
             return None;
         }
-        let entry = owner.take_pending()?;
+        let mut entry = owner.take_pending()?;
         let _nobody_waits = entry.receipt.advance(ReceiptState::Delivered);
-        let Payload::Value(value) = entry.payload else {
+        let Payload::Value(value) = entry.payload.take() else {
             unreachable!("the plays raise values")
         };
         let number = value.downcast_ref::<Numbered>().expect("one of the play's").0;

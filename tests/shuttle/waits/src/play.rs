@@ -5,7 +5,6 @@
 //!
 //! **Signal context:** no.
 
-use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::panic::Location;
 use std::stage::{Unscheduled, stage};
@@ -14,13 +13,14 @@ use std::thread;
 
 use shuttle::rand::{Rng, thread_rng};
 
+use crate::current;
 use crate::platform::futex;
-use crate::protocol::receipt::{ReceiptCell, ReceiptState};
+use crate::protocol::entry::{Contents, Entry, Origin, Payload};
+use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::{AfterPush, Duty, Fences, Owner, Record};
-use crate::protocol::slot::{Entry, Origin, Payload, Policy};
+use crate::protocol::slot::Policy;
 use crate::raised::Raised;
 use crate::sync::{Condvar, Mutex, RecvError, SendError, channel, sync_channel};
-use crate::{current, sync_shim};
 
 /// What the threads do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +124,8 @@ fn live(nth: usize, book: &Shared, work: impl FnOnce(&Shared)) {
     work(book);
     let owner = Owner::of(record);
     owner.begin_exit();
-    for entry in owner.close() {
-        let (_receipt, _nobody_waits) = entry.settle(ReceiptState::TargetEnded);
+    for mut entry in owner.close() {
+        let _nobody_waits = entry.settle(ReceiptState::TargetEnded);
         book.with(|book| book.left += 1);
     }
     current::set(None);
@@ -158,18 +158,9 @@ fn raise(number: usize, book: &Shared) {
     }) else {
         return;
     };
-    let entry = Entry {
-        payload: Payload::Value(Box::new(Numbered(number))),
-        origin: Origin {
-            kind: TypeId::of::<Numbered>(),
-            type_name: "Numbered",
-            raised_by: None,
-            raised_at: Location::caller(),
-        },
-        receipt: sync_shim::Arc::new(ReceiptCell::new()),
-        queued: true,
-        scope: None,
-    };
+    let payload = Payload::Value(Box::new(Numbered(number)));
+    let origin = Origin::of::<Numbered>(Location::caller());
+    let entry = Entry::new(Contents::new(payload, origin, true, None));
     match record.raise(GENERATION, entry, Policy::Queue, Fences::Full) {
         AfterPush::Accepted { duty, .. } => {
             book.with(|book| book.raised += 1);
