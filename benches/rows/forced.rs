@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use crate::table::{Budget, Table, fastest, now, percentile};
+use crate::table::{Budget, Table, fastest, now, steady_percentile};
 use criterion::Criterion;
 use throwto::foreign::{Call, CallError, Module};
 use throwto::{ExcType, Interrupted, Raised, ThreadId, foreign, raise_exc};
@@ -144,8 +144,8 @@ fn compare_ways_out(table: &mut Table) {
         table.row(
             &format!("raise -> out of a C loop, abandon, p{p}"),
             "ns",
-            percentile(reference, p),
-            percentile(ours, p),
+            steady_percentile(reference, p),
+            steady_percentile(ours, p),
             Budget::Times(1.2),
         );
     }

@@ -15,7 +15,7 @@ use throwto::foreign::CallError;
 use throwto::{Raised, foreign, safepoint};
 use throwto_fixtures::cancel;
 
-use crate::table::{Budget, Table, percentile};
+use crate::table::{Budget, Table, percentile, steady_percentile};
 use target::{Shared, Subject, Target, asleep, kill, raise};
 
 static READ: [Subject; 3] = [
@@ -182,10 +182,10 @@ fn compare(table: &mut Table, subjects: &'static [Subject], times: f64, processo
     for (subject, samples) in subjects.iter().zip(&samples).filter(|_| processors == [0, 1]) {
         table.samples("wake-ups", subject.name, samples);
     }
-    let (reference, ours) = samples.split_first_mut().expect("the first is the reference");
+    let (reference, ours) = samples.split_first().expect("the first is the reference");
     for (subject, ours) in subjects[1..].iter().zip(ours) {
         for p in [50.0, 99.0] {
-            let (reference, ours) = (percentile(reference, p), percentile(ours, p));
+            let (reference, ours) = (steady_percentile(reference, p), steady_percentile(ours, p));
             table.row(
                 &format!("raise -> runs, {place}, {}, p{p}", subject.name),
                 "ns",

@@ -38,8 +38,8 @@ const OCTAVES: usize = 20;
 /// Slabs to an octave: a new slab adds a sixteenth to what there is, at most, so little memory lies idle.
 const STEPS: usize = sized(16, 1);
 const SLABS: usize = OCTAVES * STEPS;
-/// Numbers of threads follow one another, so those of this many threads rarely share a hint.
-const HINTS: usize = sized(1 << 14, 1);
+/// As many as the numbers that Linux gives out unless told otherwise, so that no two threads share a hint.
+const HINTS: usize = sized(1 << 15, 1);
 const NOTED: usize = SLABS.div_ceil(64);
 /// What the slabs can hold.
 pub(crate) const CAPACITY: usize = FIRST_OCTAVE * ((1 << OCTAVES) - 1);
