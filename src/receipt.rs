@@ -161,6 +161,13 @@ fn settle_value(entry: &mut Entry, outcome: ReceiptState) -> AfterSettle {
 /// Ends what letters have put out of a slot. Called with no lock and no pin held.
 #[inline]
 pub(crate) fn settle_aside(record: &Record) {
+    if record.has_aside() {
+        settle_what_is_aside(record);
+    }
+}
+
+#[cold]
+fn settle_what_is_aside(record: &Record) {
     for (entry, outcome) in record.take_aside() {
         settle([entry], outcome);
     }

@@ -134,12 +134,14 @@ pub(crate) struct Guard<'a, T> {
 impl<T> std::ops::Deref for Guard<'_, T> {
     type Target = T;
 
+    #[inline(always)]
     fn deref(&self) -> &T {
         &self.inner
     }
 }
 
 impl<T> std::ops::DerefMut for Guard<'_, T> {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         &mut self.inner
     }
@@ -164,6 +166,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
 }
 
 /// As [`lock`], if nobody holds it.
+#[inline]
 pub(crate) fn lock_if_free<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
     let at = AtLock::new();
     let inner = match mutex.try_lock() {

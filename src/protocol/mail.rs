@@ -49,6 +49,7 @@ impl Mail {
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.letters.is_empty()
     }
@@ -121,6 +122,14 @@ impl Record {
             AfterUnpin::Wake => Duty::Wake,
             AfterUnpin::Nothing => Duty::Nothing,
         }))
+    }
+
+    /// Whether letters have put anything out of the slot.
+    #[inline]
+    pub(crate) fn has_aside(&self) -> bool {
+        self.scopes
+            .get()
+            .is_some_and(|beside| !beside.mail.aside.is_empty())
     }
 
     /// What was put out of the slot by letters, with what becomes of it.

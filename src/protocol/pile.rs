@@ -32,6 +32,7 @@ impl<T> Pile<T> {
         }
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         // SeqCst: see the table.
         self.top.load(Ordering::SeqCst).is_null()
