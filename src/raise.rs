@@ -17,7 +17,6 @@ use crate::current::{self, REGISTRY, release, with_members};
 use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
-use crate::os::OsTid;
 use crate::protocol::Owing;
 use crate::protocol::entry::{Contents, Entry, Origin};
 use crate::protocol::receipt::ReceiptState;
@@ -45,7 +44,7 @@ impl Target {
         match self {
             Self::Id(id) => Some(Some(*id)),
             // A kernel thread runs one member.
-            Self::OsTid(tid) => Some(id_of_tid(*tid)),
+            Self::OsTid(tid) => Some(current::on_os_thread(tid.as_raw())),
             Self::Name(_) => None,
         }
     }
@@ -75,10 +74,6 @@ impl Target {
             }),
         }
     }
-}
-
-fn id_of_tid(tid: OsTid) -> Option<ThreadId> {
-    REGISTRY.members().by_tid(tid.as_raw()).map(|member| member.id)
 }
 
 /// Whether the thread is attached and has not begun to leave.
