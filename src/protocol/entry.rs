@@ -102,6 +102,9 @@ pub(crate) struct ReceiptRef(NonNull<Cell>);
 unsafe impl Send for ReceiptRef {}
 // SAFETY: as above: atomics, and a count.
 unsafe impl Sync for ReceiptRef {}
+// Through it nothing is seen half done: atomics, each changed in one step.
+impl std::panic::UnwindSafe for ReceiptRef {}
+impl std::panic::RefUnwindSafe for ReceiptRef {}
 
 impl ReceiptRef {
     #[inline(always)]
