@@ -19,3 +19,5 @@ mod memory;
 mod steps;
 #[path = "handler_locks/storm.rs"]
 mod storm;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod trap_flag;

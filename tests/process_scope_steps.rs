@@ -8,14 +8,15 @@
 
 #[path = "it/stage.rs"]
 mod stage;
+mod trap_flag;
 
-use std::arch::asm;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use throwto::scope::{Scope, ScopeHandle};
 use throwto::{Interrupted, RaiseError, ReceiptState, safepoint};
 
 use stage::in_own_process;
+use trap_flag::{each_step, no_more_steps, steps_begin, steps_end};
 
 /// Instructions since the steps began, and the one behind which the handler runs its scope.
 static PASSED: AtomicUsize = AtomicUsize::new(0);
@@ -34,35 +35,14 @@ extern "C" fn stepped(_: i32, _: *mut libc::siginfo_t, context: *mut libc::ucont
         if let Some(scope) = inner.and_then(Option::take) {
             assert_eq!(scope.run(|| ()), Ok(()));
         }
-        // SAFETY: the kernel's own, which it reads when the handler returns: no more steps in this round.
-        unsafe { (*context).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
+        // SAFETY: the kernel's own.
+        unsafe { no_more_steps(context) };
     }
-}
-
-/// The processor's trap flag.
-const TRAP: i64 = 0x100;
-
-#[inline(always)]
-fn steps_begin() {
-    // SAFETY: sets one flag of the processor, which traps into a handler of ours.
-    unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
-}
-
-#[inline(always)]
-fn steps_end() {
-    // SAFETY: as above.
-    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
 }
 
 /// Plays `round` once for each instruction that it steps over. It is given the handle of the handler's scope.
 fn every_instruction(round: impl Fn(&ScopeHandle)) {
-    // SAFETY: all zero is an action with an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = stepped as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the handler has the signature that SA_SIGINFO wants.
-    let installed = unsafe { libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()) };
-    assert_eq!(installed, 0);
+    each_step(stepped);
     let step = if std::env::var("THROWTO_STEPS").is_ok_and(|steps| steps == "all") {
         1
     } else {

@@ -3,7 +3,6 @@
 //!
 //! Where the thread has signals blocked no handler of a program would come, so this one lets that pass.
 
-use std::arch::asm;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +16,7 @@ use throwto::{
 };
 
 use super::stage::*;
+use super::trap_flag::{each_step, no_more_steps, steps_begin, steps_end};
 
 /// Instructions since the steps began at which the program's signals are not blocked, and the one behind which the handler acts.
 static PASSED: AtomicUsize = AtomicUsize::new(0);
@@ -38,9 +38,6 @@ const FAR: usize = 50;
 /// More are a loop without end.
 const LONGEST: usize = 60_000;
 const SOON: Duration = Duration::from_millis(1);
-
-/// The processor's trap flag.
-const TRAP: i64 = 0x100;
 
 /// What it is, and doing it.
 type Call = (&'static str, fn(ThreadId));
@@ -142,21 +139,9 @@ extern "C" fn stepped(_: i32, _: *mut libc::siginfo_t, context: *mut libc::ucont
     if PASSED.fetch_add(1, Ordering::Relaxed) == CHOSEN.load(Ordering::Relaxed) {
         ACTED.set(true);
         CALLS[CALL.load(Ordering::Relaxed)].1(ThreadId::current().unwrap());
-        // SAFETY: the kernel's own, which it reads when the handler returns: no more steps in this round.
-        unsafe { (*context).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
+        // SAFETY: the kernel's own.
+        unsafe { no_more_steps(context) };
     }
-}
-
-#[inline(always)]
-fn steps_begin() {
-    // SAFETY: sets one flag of the processor, which traps into a handler of ours.
-    unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
-}
-
-#[inline(always)]
-fn steps_end() {
-    // SAFETY: as above.
-    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
 }
 
 /// Takes everything that is pending, and says how much that was.
@@ -166,13 +151,7 @@ fn drain() -> usize {
 
 /// Plays `round` once for each instruction that it steps over, with one call after the other. It returns receipts of its own.
 fn every_instruction(round: impl Fn(ThreadId) -> Vec<Receipt> + Send + 'static) {
-    // SAFETY: all zero is an action with an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = stepped as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: the handler has the signature that SA_SIGINFO wants.
-    let installed = unsafe { libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()) };
-    assert_eq!(installed, 0);
+    each_step(stepped);
     watch();
     let steps = std::env::var("THROWTO_STEPS").unwrap_or_default();
     let all = steps == "all";
