@@ -134,14 +134,19 @@ pub(crate) fn register(
     parent: Option<ThreadId>,
     group: Option<&GroupKey>,
 ) -> Result<ThreadId, AttachError> {
-    let _quiet = nudge::quiet();
-    let config = set_up::ready()?;
-    REGISTRY
-        .register(name, parent, group, config.attach_limit)
-        .map_err(|full| match full {
-            Full::Limit { limit } => AttachError::Limit { limit },
-            Full::Memory => AttachError::OutOfMemory,
-        })
+    let registered = {
+        let _quiet = nudge::quiet();
+        let config = set_up::ready()?;
+        REGISTRY.register(name, parent, group, config.attach_limit)
+    };
+    // A child inherits what is in its parent's mail, too.
+    if let Some(owner) = current::owner() {
+        settle_aside(owner.record());
+    }
+    registered.map_err(|full| match full {
+        Full::Limit { limit } => AttachError::Limit { limit },
+        Full::Memory => AttachError::OutOfMemory,
+    })
 }
 
 /// Makes the calling thread the owner of the registered `id`.

@@ -39,7 +39,7 @@ use crate::protocol::registry::ThreadId;
 use crate::protocol::scope::{Begun, End, Place, ScopeCall, ScopeCell, ScopeId, Why};
 use crate::raise::Raise;
 use crate::raised::Raised;
-use crate::receipt::{Receipt, settle};
+use crate::receipt::{Receipt, settle, settle_aside};
 pub use crate::target::ScopeHandle;
 use crate::{runtime, trace};
 
@@ -325,6 +325,7 @@ impl OpenScope {
     fn end_raised(self, end: End, returned: bool) -> Vec<ReceiptRef> {
         current::await_nudge(self.owner);
         settle(end.entries, ReceiptState::TargetEnded);
+        settle_aside(self.owner.record());
         if let Some(inner) = end.left_open.filter(|_| returned) {
             panic!(
                 "misnested scopes: the one begun at {} has ended before the one inside it, begun at {inner}, which was left by \

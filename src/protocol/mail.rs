@@ -12,7 +12,8 @@
 //! - I1. Letters are read in the order in which they were written, under the slot's lock, before anything else is done in there.
 //! - I2. A letter is read: who writes one sets `PENDING` after it, under a pin, and `PENDING` stays until it is read. So the target's
 //!   next safepoint reads it, or its end.
-//! - I3. What is put aside is dropped by who has read it, or by the target, with no lock held.
+//! - I3. What is put aside is settled by who has read the letter, once it holds no lock: a take, a raise, a revoke, the end of a scope or of a
+//!   thread, the birth of a child, a parent that waits for its scope. Nobody else comes for it: `PENDING` may be clear by then.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |

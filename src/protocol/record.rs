@@ -246,7 +246,7 @@ impl Record {
 
     pub(crate) fn pending_count(&self) -> usize {
         match lock_in_time(&self.slot) {
-            Some(slot) => self.with_mail(slot).len(),
+            Some(slot) => slot.len() + usize::from(self.has_mail()),
             // Some, at least.
             None => usize::from(self.attention().has(Attention::PENDING)),
         }

@@ -87,7 +87,7 @@ pub(crate) struct End {
     /// Addressed to it and not delivered: settle as `TargetEnded`.
     pub(crate) entries: Queue,
     pub(crate) delivered: Vec<ReceiptRef>,
-    /// Somebody raised into it: a nudge may be on its way.
+    /// Somebody raised into it: a nudge may be on its way, and letters may have put something aside.
     pub(crate) await_nudge: bool,
     /// Where a scope inside it was begun that was still open.
     pub(crate) left_open: Option<&'static Location<'static>>,
@@ -203,7 +203,7 @@ impl Owner {
             self.settle_scope_bit(scopes);
         }
         End {
-            await_nudge: marks.calls() || !entries.is_empty(),
+            await_nudge: marks.calls() || marks.raised(),
             entries,
             delivered: scopes.take_delivered(id),
             left_open: None,

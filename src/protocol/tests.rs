@@ -21,6 +21,7 @@ use super::slot::{Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
 use crate::sync_shim::Ordering;
 
+mod letters;
 mod needs;
 
 /// Rows `a b|c * -> result`: a cell is one word, a choice of words, or any.

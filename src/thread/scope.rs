@@ -28,7 +28,7 @@ use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Policy;
 use crate::raise::{raise_by_id, stop};
-use crate::receipt::{Receipt, deadline_after};
+use crate::receipt::{Receipt, deadline_after, settle_aside};
 use crate::region::Raises;
 use crate::safepoint::{Moment, deliverable};
 use crate::sync::queue::WaitQueue;
@@ -109,7 +109,7 @@ impl Shared {
                 .then(|| deadline_after(AGAIN))
                 .flatten();
             // Each raise wakes the wait, also one that finds another pending (I7 of `protocol::record`).
-            let news = || held && (owner.raises() != passed_on || stopped() && !self.state().stopped);
+            let news = || held && (raises_into(owner) != passed_on || stopped() && !self.state().stopped);
             self.ended.wait_until(again, raises, || self.is_over() || news());
         }
     }
@@ -117,7 +117,7 @@ impl Shared {
     /// Tells the children of what came since `before`, and returns how far that goes. A limit that has passed and a cancelled scope
     /// raise as long as they last, so they are told of again each time.
     fn pass_on(&self, owner: Owner, before: Option<u32>) -> Option<u32> {
-        let raises = owner.raises();
+        let raises = raises_into(owner);
         let news = before != raises && owner.record().pending_count() > 0;
         if news || owner.scope_calls() {
             self.cancel();
@@ -127,6 +127,13 @@ impl Shared {
         }
         raises
     }
+}
+
+/// How many exceptions were put into the waiting parent's slot.
+fn raises_into(owner: Owner) -> Option<u32> {
+    let raises = owner.raises();
+    settle_aside(owner.record());
+    raises
 }
 
 /// Counts a child from before its start until this is dropped.
