@@ -61,7 +61,8 @@ impl fmt::Display for Rung {
 
 /// As noted in the record by a wait of ours that a raise ended. Distinct from every rung of the ladder.
 pub(crate) const WOKEN: u32 = 0x80;
-/// As noted in the record by a callback that has polled for exceptions and was told yes. Shows as [`Rung::Safepoint`].
+/// As noted in the record by a callback that has polled for exceptions and was told yes, and by the handler for a nudge to a foreign
+/// call, whatever comes of it. Shows as [`Rung::Safepoint`].
 pub(crate) const POLLED: u32 = 1;
 /// As noted in the record by the handler.
 pub(crate) const FAILED: u32 = 3;

@@ -210,7 +210,6 @@ pub(super) fn harmless(ladder: u64) -> u64 {
 /// Tells whether anything has acted in a region.
 pub(super) struct Acted {
     owner: Owner,
-    heard: u32,
     /// What has acted before this region, for an outer one or under a mask, has not made the call fail.
     before: u32,
 }
@@ -218,11 +217,9 @@ pub(super) struct Acted {
 impl Acted {
     #[inline(always)]
     pub(super) fn begin(owner: Owner) -> Self {
-        let record = owner.record();
         Self {
             owner,
-            heard: record.heard(),
-            before: record.take_rung(),
+            before: owner.record().take_rung(),
         }
     }
 
@@ -234,7 +231,7 @@ impl Acted {
             Ok(result) => Ok(result),
             Err(error) => {
                 let record = self.owner.record();
-                let acted = record.heard() != self.heard || record.rung() != 0;
+                let acted = record.rung() != 0;
                 record.note_rung(self.before);
                 match acted.then(|| take(self.owner, Moment::Blocking)).flatten() {
                     Some(raised) => Err(CallError::Raised(raised)),

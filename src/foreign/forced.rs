@@ -243,7 +243,12 @@ impl Call<'_> {
     /// As [`is_poisoned`]; the label is not even read while nothing is.
     #[inline(always)]
     pub(super) fn is_poisoned(&self) -> bool {
-        POISON.has(self.label)
+        #[cold]
+        #[inline(never)]
+        fn listed(call: &Call<'_>) -> bool {
+            POISON.has(call.label)
+        }
+        !POISON.is_empty() && listed(self)
     }
 
     /// What must be so before the call is made. But for poison none of it changes once it was so.

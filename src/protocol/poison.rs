@@ -9,7 +9,7 @@
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
-//! | `any` Relaxed | `lets`, `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
+//! | `any` Relaxed | `lets`, `is_empty`, `has` Relaxed | a thread that was told of a poisoned label by another has synchronized with it |
 
 use crate::sync_shim::{AtomicU64, Guard, Mutex, Ordering, const_constructor, lock};
 
@@ -35,10 +35,15 @@ impl Poison {
         word > self.any.load(Ordering::Relaxed)
     }
 
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.any.load(Ordering::Relaxed) == 0
+    }
+
     /// One load while nothing is poisoned.
     #[inline(always)]
     pub(crate) fn has(&self, label: &str) -> bool {
-        self.any.load(Ordering::Relaxed) != 0 && self.lists(label)
+        !self.is_empty() && self.lists(label)
     }
 
     #[cold]

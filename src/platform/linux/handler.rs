@@ -32,7 +32,9 @@ use crate::platform::{Spot, arch::Context};
 use crate::protocol::record::Record;
 use crate::protocol::word::{Kind, Level, Region, Sender};
 
-/// Rungs as the handler notes them in [`Record::rung`].
+/// Rungs as the handler notes them in [`Record::rung`]. The first: a nudge has come to a foreign call, and may have broken nothing;
+/// an error of that call may come of it all the same.
+const RUNG_HEARD: u32 = 1;
 pub(crate) const RUNG_NUDGE: u32 = 2;
 pub(crate) const RUNG_FAIL: u32 = 3;
 
@@ -140,7 +142,10 @@ fn nudged(record: &'static Record, from: Sender, signal: libc::c_int, context: &
             Spot::Outside => outlast(record, signal, context),
         },
         Kind::Foreign if region.level() == Level::Uninterruptible => {}
-        Kind::Foreign => obey(record, region, context),
+        Kind::Foreign => {
+            record.note_rung(RUNG_HEARD);
+            obey(record, region, context);
+        }
         Kind::Running | Kind::Waiting => {}
     }
 }
