@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use crate::current::{self, LATEST, REGISTRY, await_pins, record};
 use crate::error::AttachError;
-use crate::flight::{self, List};
 use crate::platform::{handler, nudge, signal_stack};
 use crate::protocol::lineage::GroupKey;
 use crate::protocol::receipt::ReceiptState;
@@ -187,7 +186,7 @@ pub(crate) struct Apart {
 /// Ends the inner membership, if somebody has kept an attachment of it.
 struct Kept;
 
-struct Return(Option<Membership>, usize, List);
+struct Return(Option<Membership>, usize);
 
 impl Apart {
     pub(crate) fn id(&self) -> ThreadId {
@@ -199,11 +198,7 @@ impl Apart {
 pub(crate) fn set_apart(name: Option<Arc<str>>) -> Result<Apart, AttachError> {
     let id = register(name, None, None)?;
     let _quiet = nudge::quiet();
-    let outer = Return(
-        MEMBERSHIP.take(),
-        ATTACHMENTS.get(),
-        flight::exchange(List::new()),
-    );
+    let outer = Return(MEMBERSHIP.take(), ATTACHMENTS.get());
     Ok(Apart {
         attachment: adopt(id),
         _kept: Kept,
@@ -226,7 +221,6 @@ impl Drop for Return {
             REGISTRY.bind(outer.id, nudge::os_tid());
             record.begin(handler::this_thread(), nudge::os_tid());
             MEMBERSHIP.set(Some(outer));
-            flight::exchange(std::mem::replace(&mut self.2, List::new()));
             current::set(Some(record));
         }
     }
@@ -277,7 +271,7 @@ impl Drop for Membership {
         mask::carry_out(self.owner);
         current::set(None);
         // Delivered and not caught: caught by the end.
-        for receipt in flight::exchange(List::new()) {
+        for receipt in self.owner.record().flight.take() {
             wake_receipt(&receipt, receipt.advance(ReceiptState::Caught));
         }
         end(self.id, self.owner);

@@ -61,7 +61,7 @@ pub(crate) fn set(record: Option<&'static Record>) {
 }
 
 /// Drops a pin and wakes its owner if it waits for that.
-pub(crate) fn release(pin: Pin<'_>) {
+pub(crate) fn release<const UNIT: u64>(pin: Pin<'_, UNIT>) {
     let record = pin.record();
     if pin.release() == AfterUnpin::Wake {
         futex::wake(record.attention_word());
@@ -89,6 +89,7 @@ impl ThreadId {
     /// assert_eq!(throwto::ThreadId::current(), Some(attachment.id()));
     /// # Ok::<(), throwto::AttachError>(())
     /// ```
+    #[inline]
     pub fn current() -> Option<Self> {
         // The record knows it too: one load, where the membership's cell would ask whether it still lives.
         Self::of(owner()?.record())
@@ -112,11 +113,19 @@ pub(crate) fn await_pins(owner: Owner) {
 }
 
 /// Sleeps until the signal that a raiser has decided on is sent, and takes it if it is still on its way.
+#[inline(always)]
 pub(crate) fn await_nudge(owner: Owner) {
+    if owner.nudge_is_on_its_way() {
+        await_the_nudge(owner);
+    }
+}
+
+#[cold]
+fn await_the_nudge(owner: Owner) {
     while let Some(word) = owner.await_nudge() {
         futex::wait(owner.record().attention_word(), word.futex(), None);
     }
-    if owner.nudge_is_sent() {
+    if owner.nudge_is_on_its_way() {
         nudge::take_pending();
     }
 }

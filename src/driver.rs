@@ -38,7 +38,7 @@ pub(crate) use duty::perform;
 use crate::current::{REGISTRY, release, with_members};
 use crate::platform::{futex, membarrier, nudge};
 use crate::protocol::notes::{Bed, Note, Sleep, Stage};
-use crate::protocol::record::Record;
+use crate::protocol::record::{Record, Tell};
 use crate::protocol::registry::{Members, ThreadId};
 use crate::rung::Rung;
 use crate::trace;
@@ -99,18 +99,14 @@ pub fn stats() -> Stats {
     }
 }
 
-/// Counts a nudge that a raiser has sent, and leaves a note about its target if `enlist`. With a `ladder` to climb the
-/// driver is woken from a doze too.
-pub(crate) fn nudged(id: ThreadId, enlist: bool, ladder: bool) {
+/// Counts a nudge that a raiser has sent, and leaves a note about its target if there is something to `tell`.
+fn nudged(id: ThreadId, tell: Tell) {
     trace::rung(id, Rung::Nudge, None);
     BED.nudges.add_one();
-    if enlist {
-        let note = if ladder {
-            Note::NUDGED.and(Note::LADDER)
-        } else {
-            Note::NUDGED
-        };
-        leave(id, note);
+    match tell {
+        Tell::Nothing => {}
+        Tell::Nudged => leave(id, Note::NUDGED),
+        Tell::Ladder => leave(id, Note::NUDGED.and(Note::LADDER)),
     }
 }
 

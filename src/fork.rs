@@ -17,12 +17,12 @@ use crate::journal::{self, Shelf};
 use crate::platform::{fork, handler, nudge};
 use crate::protocol::registry::{Members, ThreadId};
 use crate::protocol::slot::Slot;
-use crate::protocol::{Guard, on_top_of_a_lock};
+use crate::protocol::{Guard, Hold, on_top_of_a_lock};
 use crate::{runtime, status};
 
 struct Held {
     members: Guard<'static, Members>,
-    slot: Option<Guard<'static, Slot>>,
+    slot: Option<Hold<'static, Slot>>,
     _ends: runtime::HeldEnds,
     _seen: status::HeldSeen,
     _journals: MutexGuard<'static, Shelf>,

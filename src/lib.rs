@@ -87,7 +87,6 @@ mod current;
 mod driver;
 mod error;
 mod exception;
-mod flight;
 pub mod foreign;
 mod fork;
 #[cfg(throwto_ladder)]

@@ -1,7 +1,7 @@
 //! Raising: from a target's name to an entry in its slot, and the duty that follows.
 //!
-//! Owns: [`Target`], [`raise_exc`], [`set_async_exc`], [`raise_all`], the [`Raise`] builder. Leaves to
-//! `protocol::record` the push, to `driver` everything that takes time. Nothing here blocks but short locks.
+//! Owns: [`Target`], [`raise_exc`], [`set_async_exc`], [`raise_all`], the [`Raise`] builder. Leaves to `by_id` the one
+//! raise, to `driver` everything that takes time. Nothing here blocks but short locks.
 //!
 //! **Signal context:** no.
 //!
@@ -11,21 +11,22 @@
 //! safepoints, and what is pinned can neither end nor become another thread. The lock is let go. One match: its slot
 //! gets the entry (*commit*). None or many: the pins are dropped (*revert*) and nothing was ever in any slot.
 
+mod by_id;
+
 use std::panic::Location;
 
+pub(crate) use by_id::{Gone, push, raise_by_id, settle_all, stop};
+use by_id::{Posted, post};
+
 use crate::current::{self, REGISTRY, release, with_members};
-use crate::driver::perform;
 use crate::error::RaiseError;
 use crate::exception::{ExcType, IntoException, Raisable};
-use crate::protocol::Owing;
-use crate::protocol::entry::{Contents, Entry, Origin};
+use crate::protocol::entry::Kind;
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Duty, Fences, Pin, Record};
+use crate::protocol::record::Pin;
 use crate::protocol::registry::{Member, Members, ThreadId};
-use crate::protocol::scope::ScopeId;
-use crate::protocol::slot::{Policy, Queue};
-use crate::receipt::{Receipt, settle, settle_aside, settle_one};
-use crate::runtime;
+use crate::protocol::slot::Policy;
+use crate::receipt::{Receipt, settle, settle_aside};
 use crate::target::ScopeHandle;
 pub(crate) use crate::target::Target;
 
@@ -35,17 +36,6 @@ impl Target {
             Self::Id(id) => Box::new(members.get(*id).into_iter()),
             Self::OsTid(tid) => Box::new(members.by_tid(tid.as_raw()).into_iter()),
             Self::Name(name) => Box::new(members.iter().filter(move |m| m.name.as_deref() == Some(name))),
-        }
-    }
-
-    /// The id, for targets that match one thread or none.
-    #[inline(always)]
-    fn single(&self) -> Option<Option<ThreadId>> {
-        match self {
-            Self::Id(id) => Some(Some(*id)),
-            // A kernel thread runs one member.
-            Self::OsTid(tid) => Some(current::on_os_thread(tid.as_raw())),
-            Self::Name(_) => None,
         }
     }
 
@@ -153,7 +143,7 @@ fn post_accepted(
     at: &'static Location<'static>,
 ) -> Option<Receipt> {
     let posted = post(id, exc.into_exception(), policy, at).ok()?;
-    let accepted = posted.accepted;
+    let accepted = posted.is_accepted();
     let receipt = posted.settle();
     accepted.then_some(receipt)
 }
@@ -229,8 +219,28 @@ impl<E: IntoException> Raise<E> {
     #[inline]
     pub fn to(self, target: impl Into<Target>) -> Result<Receipt, RaiseError> {
         let policy = self.policy();
-        raise_in_one(target.into(), self.exception.into_exception(), policy, self.at)
+        // Where the target is an id, it is so from the first: the caller has no other in its code.
+        match target.into() {
+            Target::Id(id) => raise_in_id(id, self.exception.into_exception(), policy, self.at),
+            target => raise_in_one(target, self.exception.into_exception(), policy, self.at),
+        }
     }
+}
+
+/// One match or none: nothing to reserve.
+fn raise_in_id(
+    id: ThreadId,
+    exception: Raisable,
+    policy: Policy,
+    at: &'static Location<'static>,
+) -> Result<Receipt, RaiseError> {
+    let kind = exception.kind;
+    raise_by_id(id, exception, policy, at).map_err(|Gone| no_such_thread(Target::Id(id), kind))
+}
+
+#[cold]
+fn no_such_thread(asked: Target, kind: &'static Kind) -> RaiseError {
+    crate::trace::refused(kind, RaiseError::NoSuchThread { asked })
 }
 
 fn raise_in_one(
@@ -239,20 +249,18 @@ fn raise_in_one(
     policy: Policy,
     at: &'static Location<'static>,
 ) -> Result<Receipt, RaiseError> {
-    let kind = exception.kind;
-    let Some(one) = target.single() else {
-        return raise_in_the_one(target, exception, policy, at);
-    };
-    // One match or none: nothing to reserve.
-    if let Some(id) = one
-        && let Ok(receipt) = raise_by_id(id, exception, policy, at)
-    {
-        return Ok(receipt);
+    match target {
+        Target::Id(id) => raise_in_id(id, exception, policy, at),
+        // A kernel thread runs one member.
+        Target::OsTid(tid) => {
+            let kind = exception.kind;
+            current::on_os_thread(tid.as_raw())
+                .ok_or(Gone)
+                .and_then(|id| raise_by_id(id, exception, policy, at))
+                .map_err(|Gone| no_such_thread(target, kind))
+        }
+        Target::Name(_) => raise_in_the_one(target, exception, policy, at),
     }
-    Err(crate::trace::refused(
-        kind,
-        RaiseError::NoSuchThread { asked: target },
-    ))
 }
 
 /// In the only match of a target that may have many.
@@ -292,184 +300,7 @@ fn raise_in_scope(
     let (id, scope) = scope.place()?;
     let (posted, owed) = push(id, Some(scope), exception, policy, at).ok()?;
     owed.perform();
-    let accepted = posted.accepted;
+    let accepted = posted.is_accepted();
     let receipt = posted.settle();
     accepted.then_some(receipt)
-}
-
-/// That generation is over; the exception has been dropped.
-pub(crate) struct Gone;
-
-/// The whole of a raise in one function, for what is done most: its parts are inlined so that nothing is handed from one to
-/// the other through memory.
-#[inline]
-pub(crate) fn raise_by_id(
-    id: ThreadId,
-    exception: Raisable,
-    policy: Policy,
-    at: &'static Location<'static>,
-) -> Result<Receipt, Gone> {
-    post(id, exception, policy, at).map(Posted::settle)
-}
-
-/// A raise that has been made; what it pushed aside is still to be dropped.
-#[must_use = "what was pushed aside must be settled"]
-pub(crate) struct Posted {
-    receipt: Receipt,
-    /// Whether it got into the slot.
-    accepted: bool,
-    aside: Queue,
-    record: &'static Record,
-}
-
-impl Posted {
-    /// Drops what was pushed aside, or the exception itself if the target was leaving. Called with no pin held.
-    #[inline(always)]
-    fn settle(self) -> Receipt {
-        let outcome = if self.accepted {
-            ReceiptState::Superseded
-        } else {
-            ReceiptState::TargetEnded
-        };
-        match self.aside.single() {
-            Ok(entry) => settle_and_keep(self.record, entry, outcome),
-            Err(others) if others.is_empty() => {}
-            Err(others) => settle(others, outcome),
-        }
-        settle_aside(self.record);
-        self.receipt
-    }
-}
-
-/// Apart from the raise, in which it is in the way of those that push nothing aside.
-#[inline(never)]
-fn settle_and_keep(record: &Record, entry: Entry, outcome: ReceiptState) {
-    record.spare.keep_entry(settle_one(entry, outcome));
-}
-
-/// As [`Posted::settle`], for all raises of one broadcast. Returns the receipts of those that got into their slots.
-pub(crate) fn settle_all(posted: Vec<Posted>) -> Vec<Receipt> {
-    let (accepted, ended): (Vec<_>, Vec<_>) = posted.into_iter().partition(|posted| posted.accepted);
-    // These cannot panic: the raiser still holds what they share.
-    settle(
-        ended.into_iter().flat_map(|posted| posted.aside),
-        ReceiptState::TargetEnded,
-    );
-    let (receipts, aside): (Vec<_>, Vec<_>) = accepted
-        .into_iter()
-        .map(|posted| (posted.receipt, posted.aside))
-        .unzip();
-    settle(aside.into_iter().flatten(), ReceiptState::Superseded);
-    for receipt in &receipts {
-        if let Some(record) = REGISTRY.record(receipt.target().index()) {
-            settle_aside(record);
-        }
-    }
-    receipts
-}
-
-/// What a raiser owes to a slot that it has pushed into.
-#[must_use = "the target may sleep until the duty is done"]
-pub(crate) struct Owed {
-    record: &'static Record,
-    id: ThreadId,
-    duty: Duty<'static>,
-    _owing: Owing,
-}
-
-impl Owed {
-    #[inline(always)]
-    pub(crate) fn perform(self) {
-        perform(self.record, self.id, self.duty);
-    }
-}
-
-#[inline(always)]
-fn post(
-    id: ThreadId,
-    exception: Raisable,
-    policy: Policy,
-    at: &'static Location<'static>,
-) -> Result<Posted, Gone> {
-    let (posted, owed) = push_inline(id, None, exception, policy, at)?;
-    owed.perform();
-    Ok(posted)
-}
-
-/// The first half of a raise: it is in the slot. Runs nothing of the exception's, nor of what it pushes aside.
-pub(crate) fn push(
-    id: ThreadId,
-    scope: Option<ScopeId>,
-    exception: Raisable,
-    policy: Policy,
-    at: &'static Location<'static>,
-) -> Result<(Posted, Owed), Gone> {
-    push_inline(id, scope, exception, policy, at)
-}
-
-#[inline(always)]
-fn push_inline(
-    id: ThreadId,
-    scope: Option<ScopeId>,
-    exception: Raisable,
-    policy: Policy,
-    at: &'static Location<'static>,
-) -> Result<(Posted, Owed), Gone> {
-    let record = REGISTRY.record(id.index()).ok_or(Gone)?;
-    let origin = Origin {
-        kind: exception.kind,
-        raised_by: ThreadId::current(),
-        raised_at: at,
-    };
-    let contents = Contents::new(exception.payload, origin, policy == Policy::Queue, scope);
-    let (entry, receipt) = record.spare.entry_with_receipt(contents);
-    crate::trace::raise(id, &receipt, origin.kind);
-    let owing = Owing::new();
-    let (accepted, aside, duty) = match record.raise(id.generation(), entry, policy, fences_to(record)) {
-        AfterPush::Accepted { displaced, duty } => (true, displaced, duty),
-        AfterPush::Ended(entry) => (false, Queue::of(entry), Duty::Nothing),
-        AfterPush::Gone(_) => {
-            crate::trace::forget(&receipt);
-            return Err(Gone);
-        }
-    };
-    let posted = Posted {
-        receipt: Receipt::new(id, receipt),
-        accepted,
-        aside,
-        record,
-    };
-    let owed = Owed {
-        record,
-        id,
-        duty,
-        _owing: owing,
-    };
-    Ok((posted, owed))
-}
-
-/// How a raise into this record is fenced against its owner. The owner itself knows what region it is in: what it sees
-/// needs no verifying.
-#[inline(always)]
-fn fences_to(record: &Record) -> Fences {
-    if std::ptr::eq(record, current::record()) {
-        Fences::Full
-    } else {
-        runtime::fences()
-    }
-}
-
-/// Sets the stop flag of `id`. `false` if it has ended.
-pub(crate) fn stop(id: ThreadId) -> bool {
-    let Some(record) = REGISTRY.record(id.index()) else {
-        return false;
-    };
-    let _owing = Owing::new();
-    match record.stop(id.generation(), runtime::fences()) {
-        Some(duty) => {
-            perform(record, id, duty);
-            true
-        }
-        None => false,
-    }
 }

@@ -14,10 +14,11 @@ use std::sync::{Mutex, PoisonError};
 
 use once_cell::race::OnceBox;
 
+use crate::current;
 use crate::exception::{Exception, name_of};
-use crate::flight::Landing;
 use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
 use crate::protocol::receipt::ReceiptState;
+use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::receipt::wake_receipt;
 use crate::rung::LeftCall;
@@ -219,6 +220,21 @@ impl Drop for Raised {
     }
 }
 
+/// In a delivered exception, behind its entry: when this is dropped, what is caught is in flight no more, and its cell is free for
+/// the next raise.
+struct Landing;
+
+impl Drop for Landing {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(record) = current::owner().map(Owner::record)
+            && let Some(caught) = record.flight.take_caught()
+        {
+            record.spare.keep(caught);
+        }
+    }
+}
+
 /// Tells the receipt when dropped.
 struct Told<'a>(&'a ReceiptRef);
 
@@ -259,5 +275,65 @@ impl Error for Raised {}
 impl From<Raised> for std::io::Error {
     fn from(raised: Raised) -> Self {
         Self::other(raised)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Interrupted, Stop, raise_exc, safepoint};
+
+    /// How many exceptions the calling thread has in flight.
+    fn in_flight() -> usize {
+        current::owner().map_or(0, |owner| owner.record().flight.uncaught().len())
+    }
+
+    fn delivered(id: crate::ThreadId) -> (Raised, crate::Receipt) {
+        let receipt = raise_exc(id, Stop).unwrap();
+        (safepoint().unwrap_err(), receipt)
+    }
+
+    #[test]
+    fn what_is_caught_is_in_flight_no_more_in_whatever_order_it_is_caught() {
+        let attachment = crate::attach().unwrap();
+        let id = attachment.id();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+            let mut raised: Vec<_> = (0..3).map(|_| Some(delivered(id))).collect();
+            for (caught, which) in order.into_iter().enumerate() {
+                assert_eq!(in_flight(), 3 - caught);
+                raised[which] = None;
+            }
+            assert_eq!(in_flight(), 0, "{order:?}");
+        }
+        let kept = delivered(id);
+        std::thread::spawn(move || drop(kept)).join().unwrap();
+        assert_eq!(in_flight(), 0, "caught elsewhere");
+        let (raised, receipt) = delivered(id);
+        drop(attachment);
+        assert_eq!(
+            receipt.state(),
+            crate::ReceiptState::Caught,
+            "the end of the thread's part"
+        );
+        drop(raised);
+        drop(Raised::here(Interrupted));
+        assert_eq!(in_flight(), 0);
+    }
+
+    #[test]
+    fn the_next_raise_has_the_cell_of_the_one_before_when_nobody_keeps_that() {
+        let attachment = crate::attach().unwrap();
+        let id = attachment.id();
+        let mut cells = std::collections::HashSet::new();
+        for _ in 0..10 {
+            let (raised, receipt) = delivered(id);
+            drop(receipt);
+            cells.insert(raised.address());
+        }
+        assert_eq!(cells.len(), 1);
+        let (raised, receipt) = delivered(id);
+        drop(raised);
+        assert!(!cells.contains(&delivered(id).0.address()));
+        drop(receipt);
     }
 }

@@ -18,7 +18,7 @@ use crate::platform::futex;
 use crate::protocol::record::{AfterLeave, Entered, Fences, Owner};
 use crate::protocol::wait::NextStep;
 pub(crate) use crate::protocol::wait::Raises;
-use crate::protocol::word::{Kind, Moment, Region};
+use crate::protocol::word::{Kind, Region};
 use crate::raised::Raised;
 use crate::rung::WOKEN;
 use crate::safepoint::take_by;
@@ -50,7 +50,12 @@ impl Inside {
 impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
-        leave(self.owner, &self.entered, self.fences);
+        // Most waits end with a call in the word, for which there is nothing to pay.
+        if let AfterLeave::Owes { await_looks, note } = self.owner.leave(&self.entered, self.fences)
+            && (await_looks || note)
+        {
+            pay(self.owner, await_looks, note);
+        }
     }
 }
 
@@ -177,7 +182,7 @@ pub(crate) fn wait_until(
             record.note_rung(slept);
             return Waited::Ready;
         }
-        if let Some(raised) = take_by(owner, Moment::Blocking, slept) {
+        if let Some(raised) = take_by(owner, slept) {
             return Waited::Raised(raised);
         }
         // Taken back in this very moment: wait on.

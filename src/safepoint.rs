@@ -20,10 +20,8 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use crate::current;
 use crate::exception::{Exception, Stop};
-use crate::flight::note_delivered;
 use crate::platform::futex;
 use crate::protocol::entry::Entry;
-use crate::protocol::receipt::ReceiptState;
 use crate::protocol::record::Owner;
 pub(crate) use crate::protocol::word::Moment;
 use crate::protocol::word::{Attention, Gate};
@@ -193,43 +191,49 @@ pub(crate) fn deliverable(owner: Owner, moment: Moment) -> bool {
 }
 
 /// Takes the first exception, if it may be delivered now.
+#[inline(never)]
 #[track_caller]
 pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
-    take_by(owner, moment, 0)
+    deliverable(owner, moment).then(|| take_by(owner, 0)).flatten()
 }
 
-/// As [`take`], where this rung at least has got the thread here.
-#[inline]
+/// As [`take`], for a wait that has just found the gate open, and that this rung at least has ended.
+#[inline(always)]
 #[track_caller]
-pub(crate) fn take_by(owner: Owner, moment: Moment, rung: u32) -> Option<Raised> {
-    if !deliverable(owner, moment) {
-        return None;
-    }
-    if owner.record().attention().has(Attention::PENDING) {
-        let entry = owner.take_pending();
-        let raised = entry.map(|entry| {
+pub(crate) fn take_by(owner: Owner, rung: u32) -> Option<Raised> {
+    let record = owner.record();
+    let pending = record.attention().has(Attention::PENDING);
+    let raised = match pending.then(|| owner.take_pending()).flatten() {
+        Some(entry) => {
             current::await_nudge(owner);
-            deliver(owner, entry, rung)
-        });
-        settle_aside(owner.record());
-        if raised.is_some() {
-            return raised;
+            Some(deliver(owner, entry, rung))
         }
-    }
-    if owner.record().attention().has(Attention::STOPPED) {
-        let rung = owner.record().take_rung().max(rung);
+        None => take_other(owner, rung),
+    };
+    settle_aside(record);
+    raised
+}
+
+/// What calls without an entry in the slot.
+#[cold]
+#[track_caller]
+fn take_other(owner: Owner, rung: u32) -> Option<Raised> {
+    let record = owner.record();
+    if record.attention().has(Attention::STOPPED) {
+        let rung = record.take_rung().max(rung);
         return Some(Raised::at(Stop, Location::caller()).having_taken(rung));
     }
-    if owner.record().attention().has(Attention::SCOPE) {
+    if record.attention().has(Attention::SCOPE) {
         return scope::take_call(owner).map(|entry| deliver(owner, entry, rung));
     }
     None
 }
 
 /// `entry` has been taken by the calling thread: it has its exception from now on.
+#[inline(always)]
 fn deliver(owner: Owner, mut entry: Entry, rung: u32) -> Raised {
-    wake_receipt(&entry.receipt, entry.receipt.advance(ReceiptState::Delivered));
-    note_delivered(&entry.receipt);
+    wake_receipt(&entry.receipt, entry.receipt.deliver());
+    owner.record().flight.note(&entry.receipt);
     entry.rung = owner.record().take_rung().max(rung);
     crate::trace::delivered(&entry.receipt, Rung::noted(entry.rung));
     Raised::deliver(entry)

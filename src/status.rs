@@ -14,7 +14,7 @@ use crate::foreign::frame;
 use crate::os::OsTid;
 use crate::platform::spot::Refused;
 use crate::platform::{blocked, futex, membarrier, nudge};
-use crate::protocol::record::{Pin, Record};
+use crate::protocol::record::{Look, Record};
 use crate::protocol::registry::{Member, ThreadId};
 use crate::protocol::word::{Kind, Level, Region};
 use crate::rung::Refusal;
@@ -141,7 +141,7 @@ pub(crate) fn infos(members: Vec<Member>) -> Vec<ThreadInfo> {
     let seen: Vec<_> = {
         // A handler on top of a look at its own thread would wait for that at the end of its calls.
         let _quiet = nudge::quiet();
-        let pinned: Vec<(Member, Pin<'static>)> = members
+        let pinned: Vec<(Member, Look<'static>)> = members
             .into_iter()
             .filter_map(|m| Some((m.clone(), REGISTRY.look(m.id)?)))
             .collect();
@@ -196,7 +196,7 @@ struct Glance {
     pending: usize,
 }
 
-fn glance(member: Member, pin: Pin<'static>) -> Glance {
+fn glance(member: Member, pin: Look<'static>) -> Glance {
     let record = pin.record();
     let os_tid = record.os_tid();
     let state = match record.region().kind() {

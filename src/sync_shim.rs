@@ -3,14 +3,14 @@
 //! Owns: `cfg(loom)` and `cfg(shuttle)`, which stand in no other file; [`lock`], and knowing whether the caller is on top of
 //! one. Leaves to others: every protocol decision. Anyone may call, on any thread; [`lock`] blocks as its mutex does.
 //!
-//! **Signal context:** the atomics yes; of the mutex [`lock_if_free`] alone.
+//! **Signal context:** the atomics yes; of the locks [`Brief::lock_if_free`] alone.
 //!
 //! ## On top of a lock
 //!
 //! A signal handler of the program may run between any two instructions of its thread, also while that holds one of these
 //! locks, and may call this crate. Whoever waits for the lock there waits for the thread that it stands on. So each thread counts
 //! the locks that it is at, from before it asks for one until after it has let go: where the count is not zero,
-//! the caller is on top of one and takes what it gets at once ([`lock_if_free`]), or goes another way.
+//! the caller is on top of one and takes what it gets at once ([`Brief::lock_if_free`]), or goes another way.
 //!
 //! ## The asymmetric fence pair
 //!
@@ -77,7 +77,7 @@ pub(crate) struct Owing(std::marker::PhantomData<*const ()>);
 impl Owing {
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        OWING.set(OWING.get() + 1);
+        OWING.with(|count| count.set(count.get() + 1));
         handler_fence();
         Self(std::marker::PhantomData)
     }
@@ -87,7 +87,7 @@ impl Drop for Owing {
     #[inline(always)]
     fn drop(&mut self) {
         handler_fence();
-        OWING.set(OWING.get() - 1);
+        OWING.with(|count| count.set(count.get() - 1));
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct AtLock(std::marker::PhantomData<*const ()>);
 impl AtLock {
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        AT_LOCKS.set(AT_LOCKS.get() + 1);
+        AT_LOCKS.with(|count| count.set(count.get() + 1));
         handler_fence();
         Self(std::marker::PhantomData)
     }
@@ -120,29 +120,35 @@ impl Drop for AtLock {
     #[inline(always)]
     fn drop(&mut self) {
         handler_fence();
-        AT_LOCKS.set(AT_LOCKS.get() - 1);
+        AT_LOCKS.with(|count| count.set(count.get() - 1));
     }
 }
 
-/// A lock that is held.
-pub(crate) struct Guard<'a, T> {
+/// A lock that is held, and counted.
+pub(crate) struct Counted<G> {
     // Dropped in this order: the thread is at the lock until it has let go of it.
-    inner: MutexGuard<'a, T>,
+    inner: G,
     _at: AtLock,
 }
 
-impl<T> std::ops::Deref for Guard<'_, T> {
-    type Target = T;
+/// A [`Mutex`] that is held.
+pub(crate) type Guard<'a, T> = Counted<MutexGuard<'a, T>>;
+
+/// A [`Brief`] that is held.
+pub(crate) type Hold<'a, T> = Counted<BriefGuard<'a, T>>;
+
+impl<G: std::ops::Deref> std::ops::Deref for Counted<G> {
+    type Target = G::Target;
 
     #[inline(always)]
-    fn deref(&self) -> &T {
+    fn deref(&self) -> &G::Target {
         &self.inner
     }
 }
 
-impl<T> std::ops::DerefMut for Guard<'_, T> {
+impl<G: std::ops::DerefMut> std::ops::DerefMut for Counted<G> {
     #[inline(always)]
-    fn deref_mut(&mut self) -> &mut T {
+    fn deref_mut(&mut self) -> &mut G::Target {
         &mut self.inner
     }
 }
@@ -162,65 +168,103 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
         Ok(guard) => guard,
         Err(poisoned) => poisoned.into_inner(),
     };
-    Guard { inner, _at: at }
+    Counted { inner, _at: at }
 }
 
-/// As [`lock`], if nobody holds it.
-#[inline]
-pub(crate) fn lock_if_free<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
-    let at = AtLock::new();
-    let inner = match mutex.try_lock() {
-        Ok(guard) => guard,
-        Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(std::sync::TryLockError::WouldBlock) => return None,
-    };
-    Some(Guard { inner, _at: at })
-}
+#[cfg(not(any(loom, shuttle)))]
+#[path = "sync_shim/brief.rs"]
+mod brief;
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use brief::{Brief, BriefGuard};
 
-/// [`lock`], or [`lock_if_free`] where waiting could be for ever.
-#[inline]
-pub(crate) fn lock_or_leave<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
-    if on_top_of_a_lock() {
-        lock_if_free(mutex)
-    } else {
-        Some(lock(mutex))
+/// In models it is the mutex that they know.
+#[cfg(any(loom, shuttle))]
+pub(crate) struct Brief<T>(Mutex<T>);
+#[cfg(any(loom, shuttle))]
+pub(crate) use self::MutexGuard as BriefGuard;
+
+#[cfg(any(loom, shuttle))]
+impl<T> Brief<T> {
+    const_constructor! {
+        pub(crate) fn new(value: T) -> Self { Self(Mutex::new(value)) }
+    }
+
+    fn acquire(&self) -> BriefGuard<'_, T> {
+        self.0.lock().expect("a model that fails ends")
+    }
+
+    fn acquire_if_free(&self) -> Option<BriefGuard<'_, T>> {
+        self.0.try_lock().ok()
     }
 }
 
-/// [`lock`], if that can be had within some milliseconds: who holds it may be under a signal handler, which takes as long as it takes.
-/// In a handler on top of a lock, at once or not.
-#[inline]
-pub(crate) fn lock_in_time<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
-    // No model plays that.
-    if cfg!(any(loom, shuttle)) {
-        return Some(lock(mutex));
+impl<T> Brief<T> {
+    /// Waits for it.
+    #[inline]
+    pub(crate) fn lock(&self) -> Hold<'_, T> {
+        let at = AtLock::new();
+        let inner = self.acquire();
+        Counted { inner, _at: at }
     }
-    lock_if_free(mutex).or_else(|| lock_late(mutex))
-}
 
-#[cold]
-fn lock_late<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
-    if on_top_of_a_lock() {
-        None
-    } else {
-        lock_patiently(mutex)
+    /// If nobody holds it.
+    #[inline(always)]
+    pub(crate) fn lock_if_free(&self) -> Option<Hold<'_, T>> {
+        let at = AtLock::new();
+        let inner = self.acquire_if_free()?;
+        Some(Counted { inner, _at: at })
     }
-}
 
-/// [`lock`], for who was `on_top` of one before it took others itself: then for some milliseconds only.
-pub(crate) fn lock_unless<T>(on_top: bool, mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
-    if on_top {
-        lock_patiently(mutex)
-    } else {
-        Some(lock(mutex))
+    /// [`lock`](Self::lock), or [`lock_if_free`](Self::lock_if_free) where waiting could be for ever.
+    #[inline(always)]
+    pub(crate) fn lock_or_leave(&self) -> Option<Hold<'_, T>> {
+        // No model plays that.
+        if cfg!(any(loom, shuttle)) {
+            return Some(self.lock());
+        }
+        self.lock_if_free().or_else(|| self.lock_or_leave_late())
     }
-}
 
-fn lock_patiently<T>(mutex: &Mutex<T>) -> Option<Guard<'_, T>> {
-    (0..LOOKS).find_map(|looks| {
-        pause(looks);
-        lock_if_free(mutex)
-    })
+    #[cold]
+    fn lock_or_leave_late(&self) -> Option<Hold<'_, T>> {
+        (!on_top_of_a_lock()).then(|| self.lock())
+    }
+
+    /// [`lock`](Self::lock), if that can be had within some milliseconds: who holds it may be under a signal handler, which takes as long
+    /// as it takes. In a handler on top of a lock, at once or not.
+    #[inline(always)]
+    pub(crate) fn lock_in_time(&self) -> Option<Hold<'_, T>> {
+        // No model plays that.
+        if cfg!(any(loom, shuttle)) {
+            return Some(self.lock());
+        }
+        self.lock_if_free().or_else(|| self.lock_in_time_late())
+    }
+
+    #[cold]
+    fn lock_in_time_late(&self) -> Option<Hold<'_, T>> {
+        if on_top_of_a_lock() {
+            None
+        } else {
+            self.lock_patiently()
+        }
+    }
+
+    /// [`lock`](Self::lock), for who was `on_top` of one before it took others itself: then for some milliseconds only.
+    pub(crate) fn lock_unless(&self, on_top: bool) -> Option<Hold<'_, T>> {
+        if on_top {
+            self.lock_patiently()
+        } else {
+            Some(self.lock())
+        }
+    }
+
+    fn lock_patiently(&self) -> Option<Hold<'_, T>> {
+        (0..LOOKS).find_map(|looks| {
+            pause(looks);
+            self.lock_if_free()
+        })
+    }
 }
 
 /// Some milliseconds of [`pause`].

@@ -25,12 +25,12 @@ pub(crate) fn perform(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
 fn perform_more(record: &'static Record, id: ThreadId, duty: Duty<'_>) {
     match duty {
         Duty::Nothing | Duty::Wake => {}
-        Duty::Nudge { pin, enlist, urgent } => {
+        Duty::Nudge { pin, tell } => {
             if !nudge::send(record, pin.sender(), record.os_tid(), runtime::signal()) {
                 record.unsent();
             }
             release(pin);
-            nudged(id, enlist, urgent);
+            nudged(id, tell);
         }
         Duty::Verify | Duty::Later => note(id),
     }

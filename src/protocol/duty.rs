@@ -7,7 +7,7 @@
 //!
 //! The invariants and the ordering pairs are those of [`super::record`].
 
-use super::pin::Pin;
+use super::pin::NudgePin;
 use super::record::{Fences, Record};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region};
 use crate::sync_shim::{Ordering, load_after_rmw, on_top_of_a_duty};
@@ -19,16 +19,32 @@ pub(crate) enum Duty<'a> {
     Nothing,
     /// Wake the futex.
     Wake,
-    /// Send the signal, then tell the driver if `enlist`.
-    Nudge {
-        pin: Pin<'a>,
-        enlist: bool,
-        urgent: bool,
-    },
+    /// Send the signal, then tell the driver.
+    Nudge { pin: NudgePin<'a>, tell: Tell },
     /// It looked as if running or uninterruptible. Tell the driver, who looks again behind a membarrier.
     Verify,
     /// Shielded and blocked: tell the driver, who nudges when the shield expires.
     Later,
+}
+
+/// What the driver is told of a nudge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// Nothing: a note is on its way.
+    Nothing,
+    /// That there was one.
+    Nudged,
+    /// That there is a ladder to climb too: it is woken from a doze for that.
+    Ladder,
+}
+
+/// A nudge, as far as [`Record::duty`] has brought it: one byte, where a [`Duty`] is more.
+#[must_use = "the pin is to be taken up"]
+enum Begun {
+    /// The target is pinned, for [`NudgePin::begun`].
+    Pinned(Tell),
+    Verify,
+    Nothing,
 }
 
 /// What a thread needs of a looker.
@@ -48,7 +64,7 @@ pub(crate) enum Need {
 impl Record {
     /// Step (4): what a raiser owes after its RMW, which found the word as `before`. Called under the slot's lock with
     /// the slot open, so that the generation holds (I3); or by [`Record::call`]: at worst a look too many.
-    #[inline]
+    #[inline(always)]
     pub(super) fn duty(&self, before: Attention, generation: u32, fences: Fences) -> Duty<'_> {
         // Pairs with the fence in `Owner::enter` (I1).
         let region = Region(load_after_rmw(&self.region));
@@ -83,19 +99,34 @@ impl Record {
                 }
                 Duty::Wake
             }
-            (Kind::Window | Kind::Foreign, _) => {
-                let enlist = self.enlist();
-                match self.pin_to_nudge(generation) {
-                    Some(pin) => Duty::Nudge {
-                        pin,
-                        enlist,
-                        urgent: region.has(Region::FAIL | Region::HOOK),
-                    },
-                    // One is under way. Should it be lost, the driver sends another.
-                    None if enlist => Duty::Verify,
-                    None => Duty::Nothing,
-                }
+            (Kind::Window | Kind::Foreign, _) => match self.begin_nudge(region, generation) {
+                Begun::Pinned(tell) => Duty::Nudge {
+                    pin: NudgePin::begun(self),
+                    tell,
+                },
+                Begun::Verify => Duty::Verify,
+                Begun::Nothing => Duty::Nothing,
+            },
+        }
+    }
+
+    /// Towards who is in a system call, as far as one can see. Apart: beside what a signal costs, a call is nothing.
+    #[inline(never)]
+    fn begin_nudge(&self, region: Region, generation: u32) -> Begun {
+        let enlist = self.enlist();
+        let tell = match enlist {
+            false => Tell::Nothing,
+            true if region.has(Region::FAIL | Region::HOOK) => Tell::Ladder,
+            true => Tell::Nudged,
+        };
+        match self.pin_to_nudge(generation) {
+            Some(pin) => {
+                pin.begin();
+                Begun::Pinned(tell)
             }
+            // One is under way. Should it be lost, the driver sends another.
+            None if enlist => Begun::Verify,
+            None => Begun::Nothing,
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!   raiser's Receipt ──▶ ReceiptRef ──┐     ┌───────────────────────────────────┐
-//!   target's in_flight ▶ ReceiptRef ──┼──▶  │ state · handles                   │ shared
+//!   target's Flight ───▶ ReceiptRef ──┼──▶  │ state · handles                   │ shared
 //!                                     │     ├───────────────────────────────────┤
 //!   slot, then Raised ─▶ Entry ───────┘     │ payload · origin · scope · rung.. │ the entry's holder
 //!                                           └───────────────────────────────────┘
@@ -20,11 +20,13 @@
 //! - I2. A cell is freed by the drop of its last handle, once: whoever sees that its handle is the only one, or takes the
 //!   count to zero, has the cell to itself.
 //! - I3. The payload is dropped by the entry's holder, not with the last handle: a receipt that is kept keeps no exception.
-//! - I4. A cell that is kept as spare has no handle, so who takes it out has it to itself. By I3 no exception is left in it.
+//! - I4. A cell that is kept as spare has no handle, so who takes it out has it to itself; and nothing in it that must be
+//!   dropped: by I3 no exception, and nothing aside, with which no cell is kept.
 //!
 //! | write | read | why |
 //! | --- | --- | --- |
 //! | `Spare::keep` swap Release | `Spare::take` swap Acquire | who fills the cell again does so after its last handle went |
+//! | `Berth::exchange` AcqRel | the same | a handle is handed on |
 //! | drop's `fetch_sub` Release | the last drop's load or `fetch_sub`, Acquire | what was done through other handles is done before the cell is freed |
 
 #![allow(unsafe_code)]
@@ -55,7 +57,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(payload: Payload, origin: Origin, queued: bool, scope: Option<ScopeId>) -> Self {
         Self {
             payload,
@@ -81,6 +83,15 @@ impl Cell {
     #[inline(always)]
     fn is_left(&self) {
         self.contents.with_mut(|_| ());
+    }
+
+    /// For who has the cell to itself: whether there is more in it than an exception.
+    #[inline(always)]
+    fn has_aside(&self) -> bool {
+        self.contents.with(|contents| {
+            // SAFETY: nobody else has a handle, and so an entry, which writes there.
+            unsafe { (*contents).aside.get().is_some() }
+        })
     }
 
     /// With two handles, as [`Entry::in_cell`] makes them.
@@ -250,14 +261,14 @@ impl Spare {
 
     /// As [`Entry::with_receipt`], in the cell that is kept here, if there is one.
     #[inline(always)]
-    pub(crate) fn entry_with_receipt(&self, contents: Contents) -> (Entry, ReceiptRef) {
-        let Some(mut cell) = self.take() else {
-            return Entry::with_new_cell(contents);
+    pub(crate) fn entry_with_receipt(&self, contents: impl FnOnce() -> Contents) -> (Entry, ReceiptRef) {
+        let Some(cell) = self.take() else {
+            return Entry::with_new_cell(contents());
         };
         // SAFETY: it is a `Cell`, and nobody has a handle on it (I4).
-        let place = unsafe { cell.as_mut() };
-        place.is_left();
-        *place = Cell::new(contents);
+        unsafe { cell.as_ref() }.is_left();
+        // SAFETY: as before. What is overwritten has no destructor to run (I4).
+        unsafe { cell.write(Cell::new(contents())) };
         Entry::in_cell(cell)
     }
 
@@ -279,7 +290,7 @@ impl Spare {
     /// Drops a handle, and keeps its cell if that was the last. The entry is gone.
     #[inline]
     pub(crate) fn keep(&self, receipt: ReceiptRef) {
-        if !receipt.is_alone() || !self.0.load(Ordering::Relaxed).is_null() {
+        if !receipt.is_alone() || !self.0.load(Ordering::Relaxed).is_null() || receipt.cell().has_aside() {
             return;
         }
         let cell = receipt.0;
@@ -288,6 +299,31 @@ impl Spare {
         if let Some(other) = NonNull::new(self.0.swap(cell.as_ptr(), Ordering::AcqRel)) {
             free(other);
         }
+    }
+}
+
+/// A place for one handle.
+pub(super) struct Berth(AtomicPtr<Cell>);
+
+impl Berth {
+    const_constructor! {
+        pub(super) fn new() -> Self { Self(AtomicPtr::new(std::ptr::null_mut())) }
+    }
+
+    /// Puts a handle there, or none, and gives back what was there.
+    #[inline(always)]
+    pub(super) fn exchange(&self, receipt: Option<ReceiptRef>) -> Option<ReceiptRef> {
+        let cell = receipt.map_or(std::ptr::null_mut(), |receipt| {
+            std::mem::ManuallyDrop::new(receipt).0.as_ptr()
+        });
+        // What was put there was a handle, and comes out once. Acquire and Release: the next to look may be another thread.
+        NonNull::new(self.0.swap(cell, Ordering::AcqRel)).map(ReceiptRef)
+    }
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        drop(self.exchange(None));
     }
 }
 
@@ -379,12 +415,12 @@ mod tests {
         spare.keep(receipt);
         let origin = Origin::of::<Counted>(Location::caller());
         let contents = || Contents::new(Payload::Make(|| Box::new(std::fmt::Error)), origin, true, None);
-        let (second, receipt) = spare.entry_with_receipt(contents());
+        let (second, receipt) = spare.entry_with_receipt(contents);
         assert_eq!(
             (receipt.0, receipt.state(), second.queued),
             (cell, ReceiptState::Pending, true)
         );
-        let (third, other) = spare.entry_with_receipt(contents());
+        let (third, other) = spare.entry_with_receipt(contents);
         assert!(other.0 != cell, "it is kept once");
         drop((second, third));
         spare.keep(receipt);

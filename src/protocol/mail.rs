@@ -24,11 +24,11 @@ use super::entry::Entry;
 use super::pile::Pile;
 use super::pin::AfterUnpin;
 use super::receipt::ReceiptState;
-use super::record::{AfterPush, Duty, Fences, Record};
+use super::record::{AfterPush, Duty, Fate, Fences, Record};
 use super::scope_table::ScopeTable;
 use super::slot::{Policy, Queue, Slot};
 use super::word::Attention;
-use crate::sync_shim::Guard;
+use crate::sync_shim::Hold;
 
 /// What is to be done in a slot.
 pub(super) enum Letter {
@@ -77,7 +77,7 @@ impl Mail {
 impl Record {
     /// The slot, with its mail read.
     #[inline]
-    pub(super) fn with_mail<'a>(&self, mut slot: Guard<'a, Slot>) -> Guard<'a, Slot> {
+    pub(super) fn with_mail<'a>(&self, mut slot: Hold<'a, Slot>) -> Hold<'a, Slot> {
         if self.has_mail() {
             self.read_mail(&mut slot);
         }
@@ -151,11 +151,12 @@ impl Record {
         fences: Fences,
     ) -> AfterPush<'_> {
         match self.write(generation, Letter::Raise(entry, policy), fences) {
-            Ok(duty) => AfterPush::Accepted {
-                displaced: Queue::new(),
+            Ok(duty) => AfterPush {
+                fate: Fate::Accepted,
+                aside: Queue::new(),
                 duty,
             },
-            Err(Letter::Raise(entry, _)) => AfterPush::Ended(entry),
+            Err(Letter::Raise(entry, _)) => AfterPush::refused(Fate::Ended, entry),
             Err(Letter::Clear) => unreachable!("it was a raise"),
         }
     }

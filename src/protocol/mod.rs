@@ -30,6 +30,7 @@
 pub(crate) mod deadline;
 pub(crate) mod duty;
 pub(crate) mod entry;
+pub(crate) mod flight;
 pub(crate) mod ladder;
 pub(crate) mod lineage;
 pub(crate) mod lock_word;
@@ -52,7 +53,7 @@ pub(crate) mod wait;
 pub(crate) mod word;
 
 #[allow(unused_imports, reason = "the face's, which models do without")]
-pub(crate) use crate::sync_shim::{Guard, Owing, on_top_of_a_lock};
+pub(crate) use crate::sync_shim::{Guard, Hold, Owing, on_top_of_a_lock};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -21,8 +21,7 @@ use super::scope_table::ScopeTable;
 use super::slot::{Queue, Slot};
 use super::word::{Attention, Gate, Kind, Level, Moment, Region};
 use crate::sync_shim::{
-    Guard, Ordering, fence, light_fence, load_after_rmw, lock, lock_if_free, lock_or_leave, on_top_of_a_lock,
-    on_top_of_duties,
+    Hold, Ordering, fence, light_fence, load_after_rmw, on_top_of_a_lock, on_top_of_duties,
 };
 
 /// What leaving a region asks of the owner.
@@ -175,9 +174,10 @@ impl Owner {
         }
     }
 
-    /// Whether a signal was sent and has not arrived: it waits for this thread to enter the kernel, or another processor's
+    /// Whether a signal is to be sent or was sent, and has not arrived: it waits for this thread to enter the kernel, or another processor's
     /// interrupt is on its way. False in nearly every delivery without a signal, and after nearly every one with.
-    pub(crate) fn nudge_is_sent(self) -> bool {
+    #[inline(always)]
+    pub(crate) fn nudge_is_on_its_way(self) -> bool {
         // Pairs with the raiser's unpin: the kernel is entered after it has made the signal pending.
         Attention(self.record.attention.load(Ordering::Acquire)).has(Attention::NUDGE)
     }
@@ -269,9 +269,10 @@ impl Owner {
     }
 
     /// Step (b): the first deliverable entry.
+    #[inline(always)]
     pub(crate) fn take_pending(self) -> Option<Entry> {
         // In a handler on top of this thread's own work in there: not now.
-        let mut slot = self.record.with_mail(lock_or_leave(&self.record.slot)?);
+        let mut slot = self.record.with_mail(self.record.slot.lock_or_leave()?);
         let entry = slot.take_first();
         self.record.settle_pending_bit(&slot);
         if let (Some(entry), Some(scopes)) = (&entry, self.record.scopes.get())
@@ -284,7 +285,7 @@ impl Owner {
 
     /// How many exceptions were put into the slot so far, modulo 2^32. `None` in a handler on top of this thread's own work in there.
     pub(crate) fn raises(self) -> Option<u32> {
-        Some(self.record.with_mail(lock_or_leave(&self.record.slot)?).pushes())
+        Some(self.record.with_mail(self.record.slot.lock_or_leave()?).pushes())
     }
 
     /// Whether something that calls can be delivered here. Not so in a signal handler on top of this thread's own work in the slot, if what
@@ -299,7 +300,7 @@ impl Owner {
         let attention = self.record.attention();
         attention.has(Attention::STOPPED)
             || attention.has(Attention::SCOPE) && self.scope_calls()
-            || attention.has(Attention::PENDING) && lock_if_free(&self.record.slot).is_some()
+            || attention.has(Attention::PENDING) && self.record.slot.lock_if_free().is_some()
     }
 
     /// The first step out: no new pins. Then wait until [`Owner::await_pins`] is `None`.
@@ -312,7 +313,7 @@ impl Owner {
     /// The last step out: hands over what will not be delivered.
     #[must_use = "undelivered entries must be settled"]
     pub(crate) fn close(self) -> Queue {
-        let mut slot = self.record.with_mail(lock(&self.record.slot));
+        let mut slot = self.record.with_mail(self.record.slot.lock());
         let drained = slot.close();
         self.record
             .attention
@@ -324,7 +325,7 @@ impl Owner {
     /// parent delivers and drops them, and a destructor must not run in two processes. The owner's scopes are on its stack
     /// and so in the child as well; `SCOPE` makes its next safepoint tell the child's driver of their deadlines. Without the slot,
     /// which the owner is in the middle of changing, what waits there is the child's too.
-    pub(crate) fn reset_after_fork(self, slot: Option<Guard<'_, Slot>>) {
+    pub(crate) fn reset_after_fork(self, slot: Option<Hold<'_, Slot>>) {
         let attention = self.record.attention();
         let open = self.record.scopes.get().is_some_and(ScopeTable::after_fork);
         let mut calls = if open { Attention::SCOPE } else { 0 };

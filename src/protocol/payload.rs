@@ -23,11 +23,14 @@ pub(crate) enum Payload {
 
 impl Payload {
     /// The recipe becomes the value. Runs the exception's own code.
+    #[inline]
     pub(crate) fn make(&mut self) {
-        let value = match self {
-            Self::Make(make) => make(),
-            Self::Spread(make) => make(),
-            Self::Value(_) | Self::Taken => return,
+        let value = if let Self::Make(make) = self {
+            make()
+        } else if let Self::Spread(make) = self {
+            make()
+        } else {
+            return;
         };
         *self = Self::Value(value);
     }

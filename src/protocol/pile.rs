@@ -13,7 +13,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::sync_shim::{AtomicPtr, Ordering};
+use crate::sync_shim::{AtomicPtr, Ordering, const_constructor};
 
 /// A stack, to be emptied at once.
 pub(super) struct Pile<T> {
@@ -26,10 +26,8 @@ struct Sheet<T> {
 }
 
 impl<T> Pile<T> {
-    pub(super) fn new() -> Self {
-        Self {
-            top: AtomicPtr::new(std::ptr::null_mut()),
-        }
+    const_constructor! {
+        pub(super) fn new() -> Self { Self { top: AtomicPtr::new(std::ptr::null_mut()) } }
     }
 
     #[inline]

@@ -24,33 +24,30 @@ pub(crate) enum AfterUnpin {
     Wake,
 }
 
-/// Keeps a record in its generation. A look keeps its region's frame in place too. See I3, I4.
+/// Keeps a record in its generation, by counting one `UNIT` more in its word. See I3.
 #[must_use]
-pub(crate) struct Pin<'a> {
+pub(crate) struct Pin<'a, const UNIT: u64 = { Attention::PIN }> {
     record: &'a Record,
-    /// `PIN`, `PIN` and `SENDING`, or `LOOK`.
-    unit: u64,
 }
 
-impl<'a> Pin<'a> {
+/// Keeps the record's region's frame in place too. See I4.
+pub(crate) type Look<'a> = Pin<'a, { Attention::LOOK }>;
+
+/// For who sends a signal to the record's thread. See I6.
+pub(crate) type NudgePin<'a> = Pin<'a, { Attention::PIN | Attention::SENDING }>;
+
+impl<'a, const UNIT: u64> Pin<'a, UNIT> {
     pub(crate) fn record(&self) -> &'a Record {
         self.record
     }
 
-    /// For one that was taken to nudge: who the signal is from. The turn is ours until this pin is released.
-    pub(crate) fn sender(&self) -> Sender {
-        Sender::Raiser {
-            turn: self.record.attention().has(Attention::TURN),
-        }
-    }
-
     pub(crate) fn release(self) -> AfterUnpin {
-        let Self { record, unit } = self;
+        let record = self.record;
         std::mem::forget(self);
-        let before = Attention(record.attention.fetch_sub(unit, Ordering::Release));
-        let last = before.0 & count_of(unit) == unit & count_of(unit);
+        let before = Attention(record.attention.fetch_sub(UNIT, Ordering::Release));
+        let last = before.0 & count_of(UNIT) == UNIT & count_of(UNIT);
         // Whoever waits for a signal to be sent waits for no other pin.
-        let sent = unit & Attention::SENDING != 0;
+        let sent = UNIT & Attention::SENDING != 0;
         if (last || sent) && before.has(Attention::AWAITED) {
             AfterUnpin::Wake
         } else {
@@ -59,9 +56,29 @@ impl<'a> Pin<'a> {
     }
 }
 
-impl Drop for Pin<'_> {
+impl<'a> NudgePin<'a> {
+    /// Leaves the pin to [`NudgePin::begun`].
+    pub(super) fn begin(self) {
+        std::mem::forget(self);
+    }
+
+    /// The pin that [`NudgePin::begin`] has left.
+    #[inline(always)]
+    pub(super) fn begun(record: &'a Record) -> Self {
+        Self { record }
+    }
+
+    /// Who the signal is from. The turn is ours until this pin is released.
+    pub(crate) fn sender(&self) -> Sender {
+        Sender::Raiser {
+            turn: self.record.attention().has(Attention::TURN),
+        }
+    }
+}
+
+impl<const UNIT: u64> Drop for Pin<'_, UNIT> {
     fn drop(&mut self) {
-        self.record.attention.fetch_sub(self.unit, Ordering::Release);
+        self.record.attention.fetch_sub(UNIT, Ordering::Release);
     }
 }
 
@@ -77,37 +94,37 @@ const fn count_of(unit: u64) -> u64 {
 impl Record {
     /// Keeps the record in `generation`, or says that it is over or ending.
     pub(crate) fn pin(&self, generation: u32) -> Option<Pin<'_>> {
-        self.hold(generation, Attention::PIN, 0)
+        self.hold(generation, 0)
     }
 
     /// As [`Record::pin`], and keeps the frame that is seen after a full fence. `None` for too many lookers too.
-    pub(crate) fn look(&self, generation: u32) -> Option<Pin<'_>> {
-        self.hold(generation, Attention::LOOK, 0)
+    pub(crate) fn look(&self, generation: u32) -> Option<Look<'_>> {
+        self.hold(generation, 0)
     }
 
     /// As [`Record::pin`], to send a nudge under it. `None` too if one is under way that has not arrived: its arrival,
     /// later in the word's order than this look at it, serves every raise that was there before. And `None` if another
     /// raiser has yet to unpin, whose signal may have arrived: the driver must look.
-    pub(crate) fn pin_to_nudge(&self, generation: u32) -> Option<Pin<'_>> {
-        self.hold(generation, Attention::PIN | Attention::SENDING, Attention::NUDGE)
+    pub(crate) fn pin_to_nudge(&self, generation: u32) -> Option<NudgePin<'_>> {
+        self.hold(generation, Attention::NUDGE)
     }
 
-    /// Adds `unit` and sets the bits `mark`, none of which may be set yet. With a mark the turn changes.
-    fn hold(&self, generation: u32, unit: u64, mark: u64) -> Option<Pin<'_>> {
-        let once = mark | unit & Attention::SENDING;
+    /// Adds `UNIT` and sets the bits `mark`, none of which may be set yet. With a mark the turn changes.
+    fn hold<const UNIT: u64>(&self, generation: u32, mark: u64) -> Option<Pin<'_, UNIT>> {
+        let once = mark | UNIT & Attention::SENDING;
         let turn = if mark == 0 { 0 } else { Attention::TURN };
         let mut word = self.attention();
         loop {
-            let full = word.0 & count_of(unit) == count_of(unit);
+            let full = word.0 & count_of(UNIT) == count_of(UNIT);
             if word.generation() != generation || word.has(Attention::EXITING | once) || full {
                 return None;
             }
-            let pinned = ((word.0 | mark) ^ turn) + unit;
+            let pinned = ((word.0 | mark) ^ turn) + UNIT;
             match self
                 .attention
                 .compare_exchange_weak(word.0, pinned, Ordering::SeqCst, Ordering::Relaxed)
             {
-                Ok(_) => return Some(Pin { record: self, unit }),
+                Ok(_) => return Some(Pin { record: self }),
                 Err(now) => word = Attention(now),
             }
         }

@@ -107,6 +107,19 @@ impl ReceiptCell {
         AfterSettle::Nothing
     }
 
+    /// Arrow (1), for who has taken the entry out of the slot (I1): in one step, since only a waiter can change the word meanwhile.
+    #[inline(always)]
+    pub(crate) fn deliver(&self) -> AfterSettle {
+        const STEP: u32 = ReceiptState::Delivered as u32 - ReceiptState::Pending as u32;
+        let old = self.state.fetch_add(STEP, Ordering::AcqRel);
+        debug_assert_eq!(Self::decode(old), ReceiptState::Pending);
+        if old & Self::WAITED != 0 {
+            AfterSettle::Wake
+        } else {
+            AfterSettle::Nothing
+        }
+    }
+
     /// Announces a waiter. `Err` holds the word to sleep on; `Ok` a final state, with nothing to wait for.
     pub(crate) fn prepare_wait(&self) -> Result<ReceiptState, u32> {
         let word = self.state.fetch_or(Self::WAITED, Ordering::AcqRel) | Self::WAITED;

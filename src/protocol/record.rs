@@ -48,17 +48,17 @@
 
 use once_cell::race::OnceBox;
 
-pub(crate) use super::duty::{Duty, Need};
+pub(crate) use super::duty::{Duty, Need, Tell};
 use super::entry::{Entry, ReceiptRef, Spare};
+use super::flight::Flight;
 use super::order::LazyOrder;
 pub(crate) use super::owner::{AfterLeave, Entered, Owner};
-pub(crate) use super::pin::{AfterUnpin, Pin};
+pub(crate) use super::pin::{AfterUnpin, Look, Pin};
 use super::scope_table::ScopeTable;
 use super::slot::{Policy, Queue, Slot};
 use super::word::{Attention, Level, Region, Sender};
 use crate::sync_shim::{
-    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Guard, Mutex, Ordering, const_constructor, lock,
-    lock_in_time, lock_unless,
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Brief, Hold, Ordering, const_constructor,
 };
 
 /// Which half-fences close the race of I1 for foreign regions.
@@ -88,29 +88,47 @@ pub(crate) struct Record {
     index: u32,
     /// *handler*: the fail order.
     pub(crate) order: LazyOrder,
-    pub(super) slot: Mutex<Slot>,
+    pub(super) slot: Brief<Slot>,
     /// The cell of an earlier raise, for the next.
     pub(crate) spare: Spare,
+    pub(crate) flight: Flight,
     pub(super) scopes: OnceBox<ScopeTable>,
 }
 
-/// What came of a raise.
+/// What came of a raise: three words of one shape, whatever it was, so that none of them goes through memory.
 #[must_use = "the target may sleep until the duty is done"]
-pub(crate) enum AfterPush<'a> {
-    Accepted {
-        displaced: Queue,
-        duty: Duty<'a>,
-    },
+pub(crate) struct AfterPush<'a> {
+    pub(crate) fate: Fate,
+    /// What is to be settled: what was displaced, or the entry itself if it is not in the slot.
+    pub(crate) aside: Queue,
+    pub(crate) duty: Duty<'a>,
+}
+
+/// Whether an entry is in the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Accepted,
     /// The target is past its last safepoint, or the scope is not open: settle the entry as `TargetEnded`.
-    Ended(Entry),
-    /// That generation is over.
-    #[allow(dead_code, reason = "handed over to be dropped where no lock is held")]
-    Gone(Entry),
+    Ended,
+    /// That generation is over: nobody was raised into, and the entry is only to be dropped.
+    Gone,
+}
+
+impl AfterPush<'_> {
+    /// Of an entry that is not in the slot.
+    #[inline(always)]
+    pub(super) fn refused(fate: Fate, entry: Entry) -> Self {
+        Self {
+            fate,
+            aside: Queue::of(entry),
+            duty: Duty::Nothing,
+        }
+    }
 }
 
 /// The slot of a generation.
 enum Found<'a> {
-    Slot(Guard<'a, Slot>),
+    Slot(Hold<'a, Slot>),
     Over,
     /// Its lock cannot be had: the caller is on top of whoever holds it, or its holder does not come on.
     Busy,
@@ -130,8 +148,9 @@ impl Record {
                 heard: AtomicU32::new(0),
                 index,
                 order: LazyOrder::new(),
-                slot: Mutex::new(Slot::new()),
+                slot: Brief::new(Slot::new()),
                 spare: Spare::new(),
+                flight: Flight::new(),
                 scopes: OnceBox::new(),
             }
         }
@@ -245,7 +264,7 @@ impl Record {
     }
 
     pub(crate) fn pending_count(&self) -> usize {
-        match lock_in_time(&self.slot) {
+        match self.slot.lock_in_time() {
             Some(slot) => slot.len() + usize::from(self.has_mail()),
             // Some, at least.
             None => usize::from(self.attention().has(Attention::PENDING)),
@@ -254,7 +273,9 @@ impl Record {
 
     /// Opens a new generation. Called under the registry's lock, with nobody attached.
     pub(crate) fn open(&self, generation: u32) {
-        let mut slot = lock(&self.slot);
+        // Nothing, but after a thread that has died without leaving.
+        drop(self.flight.take());
+        let mut slot = self.slot.lock();
         self.region.store(Region::IDLE.0, Ordering::Relaxed);
         self.thread.store(0, Ordering::Relaxed);
         self.os_tid.store(0, Ordering::Relaxed);
@@ -269,7 +290,7 @@ impl Record {
 
     /// Ends the generation: later raises through its id are `Gone`. Called with the slot closed and no pins (I3).
     pub(crate) fn end(&self, next_generation: u32) {
-        let _slot = lock(&self.slot);
+        let _slot = self.slot.lock();
         self.attention.store(
             Attention::idle(next_generation).0 | Attention::EXITING,
             Ordering::SeqCst,
@@ -277,8 +298,8 @@ impl Record {
     }
 
     /// Keeps raisers out while the owner forks. `None` if it forks on top of its own work in there, which does that too.
-    pub(crate) fn hold_slot(&self, on_top: bool) -> Option<Guard<'_, Slot>> {
-        lock_unless(on_top, &self.slot)
+    pub(crate) fn hold_slot(&self, on_top: bool) -> Option<Hold<'_, Slot>> {
+        self.slot.lock_unless(on_top)
     }
 
     /// In a forked child: ends a generation whose thread is not here. The slot's lock may be held for ever.
@@ -291,13 +312,13 @@ impl Record {
 
     /// Locks the slot if `generation` is not over. Looks before it locks, too: in a forked child the lock of an abandoned
     /// record may be held for ever.
-    #[inline]
+    #[inline(always)]
     fn slot_of(&self, generation: u32) -> Found<'_> {
         let over = || self.attention().generation() != generation;
         if over() {
             return Found::Over;
         }
-        let Some(slot) = lock_in_time(&self.slot) else {
+        let Some(slot) = self.slot.lock_in_time() else {
             return Found::Busy;
         };
         if over() {
@@ -318,20 +339,21 @@ impl Record {
     ) -> AfterPush<'_> {
         let mut slot = match self.slot_of(generation) {
             Found::Slot(slot) => slot,
-            Found::Over => return AfterPush::Gone(entry),
+            Found::Over => return AfterPush::refused(Fate::Gone, entry),
             Found::Busy => return self.raise_by_mail(generation, entry, policy, fences),
         };
         if slot.is_closed() || !self.admits(entry.scope) {
-            return AfterPush::Ended(entry);
+            return AfterPush::refused(Fate::Ended, entry);
         }
         if slot.is_empty() {
             // What acted on an earlier raise that was revoked says nothing about this one.
             self.rung.store(0, Ordering::Relaxed);
         }
-        let displaced = slot.push(entry, policy);
+        let aside = slot.push(entry, policy);
         let before = Attention(self.attention.fetch_or(Attention::PENDING, Ordering::SeqCst));
-        AfterPush::Accepted {
-            displaced,
+        AfterPush {
+            fate: Fate::Accepted,
+            aside,
             duty: self.duty(before, generation, fences),
         }
     }
@@ -345,12 +367,14 @@ impl Record {
             return;
         }
         // In a handler on top of the parent's own work in there it inherits nothing.
-        let Some(inherited) =
-            lock_unless(on_top, &parent.slot).map(|slot| parent.with_mail(slot).inheritance())
+        let Some(inherited) = parent
+            .slot
+            .lock_unless(on_top)
+            .map(|slot| parent.with_mail(slot).inheritance())
         else {
             return;
         };
-        let mut slot = lock(&self.slot);
+        let mut slot = self.slot.lock();
         for entry in inherited {
             // Distinct types, or queued: in a slot that was empty nothing is displaced.
             let displaced = slot.push(entry, Policy::Queue);

@@ -19,7 +19,7 @@ use once_cell::race::OnceRef;
 
 use super::lineage::{GroupKey, Lineage};
 use super::notes::{Notes, Slabs};
-use super::record::{Pin, Record};
+use super::record::{Look, Pin, Record};
 pub(crate) use super::thread_id::ThreadId;
 use crate::sync_shim::{
     AtomicU32, Guard, Mutex, Ordering, atomics, const_constructor, lock, on_top_of_a_lock, sized,
@@ -260,7 +260,7 @@ impl Registry {
     }
 
     /// Pins the record of `id`, and its region's frame, if it is alive.
-    pub(crate) fn look(&self, id: ThreadId) -> Option<Pin<'static>> {
+    pub(crate) fn look(&self, id: ThreadId) -> Option<Look<'static>> {
         self.record(id.index())?.look(id.generation())
     }
 

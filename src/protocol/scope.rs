@@ -52,7 +52,7 @@ use super::record::{Duty, Fences, Record};
 use super::scope_table::{Closed, Marks, ScopeTable};
 use super::slot::Queue;
 use super::word::Attention;
-use crate::sync_shim::{AtomicU64, Ordering, const_constructor, lock};
+use crate::sync_shim::{AtomicU64, Ordering, const_constructor};
 
 /// A scope of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,7 +192,7 @@ impl Owner {
         scopes.await_touches();
         let entries = if marks.raised() {
             // On top of a lock too: I6.
-            let mut slot = self.record.with_mail(lock(&self.record.slot));
+            let mut slot = self.record.with_mail(self.record.slot.lock());
             let entries = slot.take_of(id);
             self.record.settle_pending_bit(&slot);
             entries
@@ -237,7 +237,7 @@ impl Owner {
     fn close_from(self, scopes: &ScopeTable, at: usize) -> (Vec<Closed>, Queue) {
         let closed = scopes.close_from(at);
         scopes.await_touches();
-        let mut slot = lock(&self.record.slot);
+        let mut slot = self.record.slot.lock();
         let entries = closed.iter().flat_map(|scope| slot.take_of(scope.id)).collect();
         self.record.settle_pending_bit(&slot);
         self.settle_scope_bit(scopes);

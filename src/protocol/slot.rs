@@ -67,6 +67,17 @@ impl Queue {
         self.first.is_none()
     }
 
+    /// Itself, if there is anything in it. Most are empty: for those nothing is to be dropped either.
+    #[inline(always)]
+    pub(crate) fn unless_empty(self) -> Option<Self> {
+        if self.first.is_none() && self.rest.is_none() {
+            std::mem::forget(self);
+            None
+        } else {
+            Some(self)
+        }
+    }
+
     /// The only one, or the queue again if it is not of one.
     #[inline]
     pub(crate) fn single(self) -> Result<Entry, Self> {

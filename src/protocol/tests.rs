@@ -15,7 +15,7 @@ use super::entry::{Contents, Entry, Kind as EntryKind, Origin, Payload};
 use super::ladder::{Found, Step, Times};
 use super::order::{Act, Instruction, Order};
 use super::receipt::ReceiptState;
-use super::record::{AfterPush, Duty, Fences, Owner, Record};
+use super::record::{AfterPush, Duty, Fate, Fences, Owner, Record, Tell};
 use super::scope::{ScopeCall, ScopeId};
 use super::slot::{Policy, Slot};
 use super::word::{Attention, Kind, Level, Region};
@@ -94,8 +94,10 @@ fn name_of(duty: &Duty<'_>) -> &'static str {
     match duty {
         Duty::Nothing => "nothing",
         Duty::Wake => "wake",
-        Duty::Nudge { enlist: true, .. } => "nudge and note",
-        Duty::Nudge { enlist: false, .. } => "nudge",
+        Duty::Nudge {
+            tell: Tell::Nothing, ..
+        } => "nudge",
+        Duty::Nudge { .. } => "nudge and note",
         Duty::Verify => "verify",
         Duty::Later => "later",
     }
@@ -140,11 +142,8 @@ fn a_raiser_owes_what_the_table_of_duties_says() {
                     if is_noted {
                         assert!(record.enlist());
                     }
-                    let AfterPush::Accepted { duty, .. } =
-                        record.raise(1, first(), Policy::Supersede, fences.1)
-                    else {
-                        panic!("the target is alive")
-                    };
+                    let AfterPush { fate, duty, .. } = record.raise(1, first(), Policy::Supersede, fences.1);
+                    assert_eq!(fate, Fate::Accepted, "the target is alive");
                     let state = [kind, level, shield, fences.0, noted, coming];
                     assert_eq!(name_of(&duty), table.of(&state), "{state:?}");
                     drop((duty, under_way));
@@ -184,10 +183,8 @@ fn each_part_of_a_records_life_admits_what_the_table_says() {
             owner.told_driver(5);
             let waiting = first();
             let receipt = waiting.receipt.clone();
-            assert!(matches!(
-                record.raise(1, waiting, Policy::Supersede, Fences::Full),
-                AfterPush::Accepted { .. }
-            ));
+            let raised = record.raise(1, waiting, Policy::Supersede, Fences::Full);
+            assert_eq!(raised.fate, Fate::Accepted);
             let parts = ["exiting", "closed", "ended", "reused"];
             for part in parts.into_iter().take_while(|_| state != "open") {
                 match part {
@@ -201,10 +198,10 @@ fn each_part_of_a_records_life_admits_what_the_table_says() {
                 }
             }
             let came = match transition {
-                "raise" => matches!(
-                    record.raise(1, first(), Policy::Queue, Fences::Full),
-                    AfterPush::Accepted { .. }
-                ),
+                "raise" => {
+                    let raised = record.raise(1, first(), Policy::Queue, Fences::Full);
+                    raised.fate == Fate::Accepted
+                }
                 "clear" => record.clear(1).is_some(),
                 "revoke" => record.revoke(1, &receipt).is_some(),
                 "stop" => record.stop(1, Fences::Full).is_some(),
@@ -417,9 +414,10 @@ fn who_takes_an_entry_out_is_the_only_one() {
             let owner = Owner::of(record);
             let waiting = first();
             let receipt = waiting.receipt.clone();
-            let push = |entry| match record.raise(1, entry, Policy::Supersede, Fences::Full) {
-                AfterPush::Accepted { displaced, .. } => displaced.into_iter().collect::<Vec<_>>(),
-                _ => panic!("the target is alive"),
+            let push = |entry| {
+                let raised = record.raise(1, entry, Policy::Supersede, Fences::Full);
+                assert_eq!(raised.fate, Fate::Accepted, "the target is alive");
+                raised.aside.into_iter().collect::<Vec<_>>()
             };
             assert!(push(waiting).is_empty());
             let leave = |way| -> Vec<Entry> {

@@ -22,8 +22,8 @@ use super::{Builder, JoinError, JoinHandle, stopped};
 use crate::current;
 use crate::error::RaiseError;
 use crate::exception::{Cancelled, IntoException};
-use crate::flight::in_flight;
 use crate::platform::handler;
+use crate::protocol::entry::ReceiptRef;
 use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::slot::Policy;
@@ -344,10 +344,10 @@ pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         scope: PhantomData,
         env: PhantomData,
     };
-    let before = in_flight();
+    let before = uncaught();
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let held = NoWayOut;
-    let mut since = in_flight();
+    let mut since = uncaught();
     since.retain(|new| !before.iter().any(|old| old.is(new)));
     if result.is_err() || !since.is_empty() {
         scope.shared.cancel();
@@ -359,4 +359,11 @@ pub fn scope<'env, T>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         Ok(_) if scope.shared.state().panicked => panic!("a scoped thread panicked"),
         Ok(value) => value,
     }
+}
+
+/// The exceptions that were delivered to the calling thread and that it has not caught yet.
+fn uncaught() -> Vec<ReceiptRef> {
+    current::owner()
+        .map(|owner| owner.record().flight.uncaught())
+        .unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Duty, Fences, Owner, Record};
+use crate::protocol::record::{AfterPush, Duty, Fate, Fences, Owner, Record};
 use crate::protocol::registry::{Registry, ThreadId};
 use crate::protocol::slot::Policy;
 use crate::protocol::word::{Attention, Kind};
@@ -33,9 +33,11 @@ pub fn attach(registry: &Registry, name: Option<&str>) -> (ThreadId, &'static Re
 
 /// As `raise::raise_by_id` does. Whether the id was still good.
 pub fn raise_by_id(record: &'static Record, id: ThreadId, raised: &Raised, futex: &Futex) -> bool {
-    match record.raise(id.generation(), raised.entry(), Policy::Supersede, Fences::Full) {
-        AfterPush::Accepted { displaced, duty } => {
-            assert!(displaced.into_iter().next().is_none());
+    let AfterPush { fate, aside, duty } =
+        record.raise(id.generation(), raised.entry(), Policy::Supersede, Fences::Full);
+    match fate {
+        Fate::Accepted => {
+            assert!(aside.is_empty());
             if let Duty::Nudge { pin, .. } = duty {
                 assert_eq!(
                     record.attention().generation(),
@@ -46,8 +48,10 @@ pub fn raise_by_id(record: &'static Record, id: ThreadId, raised: &Raised, futex
             }
             true
         }
-        AfterPush::Ended(entry) => settle(entry, ReceiptState::TargetEnded),
-        AfterPush::Gone(_) => false,
+        Fate::Ended => aside
+            .into_iter()
+            .all(|entry| settle(entry, ReceiptState::TargetEnded)),
+        Fate::Gone => false,
     }
 }
 

@@ -10,10 +10,10 @@ use loom::thread;
 use crate::attach_exit::end;
 use crate::protocol::entry::{Entry, Payload};
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Duty, Fences, Owner, Record};
+use crate::protocol::record::{Duty, Fences, Owner, Record};
 use crate::protocol::registry::{Registry, ThreadId};
 use crate::protocol::slot::Policy;
-use crate::stage::{Counted, Futex, contents, model, release, settle, take_and_catch};
+use crate::stage::{Counted, Futex, contents, duty, model, release, settle, take_and_catch};
 
 /// The exception for a whole tree, as `Spreadable::raisable` makes it.
 fn spread_entry() -> Entry {
@@ -37,19 +37,7 @@ fn raise_into_tree(registry: &Registry, root: ThreadId, futex: &Futex) {
 
 fn push(registry: &Registry, id: ThreadId) -> Option<Duty<'static>> {
     let record = registry.record(id.index())?;
-    match record.raise(id.generation(), spread_entry(), Policy::Supersede, Fences::Full) {
-        AfterPush::Accepted { displaced, duty } => {
-            for entry in displaced {
-                settle(entry, ReceiptState::Superseded);
-            }
-            Some(duty)
-        }
-        AfterPush::Ended(entry) => {
-            settle(entry, ReceiptState::TargetEnded);
-            None
-        }
-        AfterPush::Gone(_) => None,
-    }
+    duty(record.raise(id.generation(), spread_entry(), Policy::Supersede, Fences::Full))
 }
 
 fn perform(duties: Vec<Duty<'static>>, futex: &Futex) {

@@ -59,7 +59,7 @@ fn a_spare_cell_is_filled_when_its_last_handle_has_gone() {
             let spare = spare.clone();
             move || {
                 drop(receipt);
-                let (mut next, receipt) = spare.entry_with_receipt(contents(recipe()));
+                let (mut next, receipt) = spare.entry_with_receipt(|| contents(recipe()));
                 next.rung += 2;
                 (next.rung, receipt.state())
             }
@@ -68,7 +68,7 @@ fn a_spare_cell_is_filled_when_its_last_handle_has_gone() {
         drop(entry);
         spare.keep(kept);
         assert_eq!(raiser.join().unwrap(), (2, ReceiptState::Pending));
-        let (last, _receipt) = spare.entry_with_receipt(contents(recipe()));
+        let (last, _receipt) = spare.entry_with_receipt(|| contents(recipe()));
         assert_eq!(last.rung, 0, "as new");
     });
 }
@@ -84,8 +84,8 @@ fn a_spare_cell_is_taken_by_one() {
             let spare = spare.clone();
             thread::spawn(move || spare.keep_entry(Entry::new(contents(recipe()))))
         });
-        let (mut first, _one) = spare.entry_with_receipt(contents(recipe()));
-        let (mut second, _other) = spare.entry_with_receipt(contents(recipe()));
+        let (mut first, _one) = spare.entry_with_receipt(|| contents(recipe()));
+        let (mut second, _other) = spare.entry_with_receipt(|| contents(recipe()));
         (first.rung, second.rung) = (1, 2);
         assert_eq!((first.rung, second.rung), (1, 2));
         keepers.into_iter().for_each(|keeper| keeper.join().unwrap());

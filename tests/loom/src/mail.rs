@@ -13,11 +13,11 @@ use loom::thread;
 use crate::protocol::deadline::NEVER;
 use crate::protocol::notes::{Bed, Note, Sleep};
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Fences, Owner, Record};
+use crate::protocol::record::{Fences, Owner, Record};
 use crate::protocol::registry::Registry;
 use crate::protocol::slot::Policy;
 use crate::protocol::word::Attention;
-use crate::stage::{self, FIRST, Raised, model, raise, settle, take_and_catch};
+use crate::stage::{self, FIRST, Raised, accepted, model, raise, settle, take_and_catch};
 
 /// A record whose table is made: loom does not know of the cell that it is kept in.
 fn record() -> &'static Record {
@@ -30,14 +30,7 @@ fn record() -> &'static Record {
 
 /// Writes a letter. Whether the target is there to read it.
 fn write(record: &'static Record, raised: &Raised, policy: Policy) -> bool {
-    match record.raise_by_mail(FIRST, raised.entry(), policy, Fences::Full) {
-        AfterPush::Accepted { .. } => true,
-        AfterPush::Ended(entry) => {
-            settle(entry, ReceiptState::TargetEnded);
-            false
-        }
-        AfterPush::Gone(_) => panic!("it says that it ends"),
-    }
+    accepted(record.raise_by_mail(FIRST, raised.entry(), policy, Fences::Full))
 }
 
 fn settle_aside(record: &'static Record) {
@@ -58,7 +51,11 @@ fn a_letter_is_read_at_the_next_safepoint() {
             move || write(record, &second, Policy::Queue)
         });
         assert!(take_and_catch(Owner::of(record)));
-        assert_eq!(first.state(), ReceiptState::Caught, "what was there before comes first");
+        assert_eq!(
+            first.state(),
+            ReceiptState::Caught,
+            "what was there before comes first"
+        );
         assert!(writer.join().unwrap());
         if second.state() == ReceiptState::Pending {
             assert!(record.attention().has(Attention::PENDING), "nobody would look");
@@ -117,7 +114,8 @@ fn a_letter_to_a_thread_that_ends_is_read_by_its_end_or_not_written() {
 #[test]
 fn a_note_is_seen_or_its_writer_sees_the_driver_in_bed() {
     model(None, || {
-        let (registry, bed): (&'static Registry, _) = (Box::leak(Box::new(Registry::new())), Arc::new(Bed::new()));
+        let (registry, bed): (&'static Registry, _) =
+            (Box::leak(Box::new(Registry::new())), Arc::new(Bed::new()));
         let id = registry.register(None, None, None, 10).unwrap();
         let writer = thread::spawn({
             let bed = bed.clone();

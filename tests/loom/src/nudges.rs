@@ -13,11 +13,11 @@ use loom::thread;
 
 use crate::protocol::deadline::NEVER;
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterLeave, AfterPush, Duty, Fences, Owner, Record};
+use crate::protocol::record::{AfterLeave, Duty, Fate, Fences, Owner, Record};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::Policy;
 use crate::protocol::word::{Kind, Sender};
-use crate::stage::{FIRST, Futex, Raised, model, raise, record, release, settle, take_and_catch};
+use crate::stage::{self, FIRST, Futex, Raised, model, raise, record, release, settle, take_and_catch};
 
 /// The owner's signals: at most one is pending, and none may come once it has gone on.
 #[derive(Default)]
@@ -164,14 +164,9 @@ fn late_raise(cancel: bool, wait: bool) {
     } else {
         let mut entry = raised.entry();
         entry.scope = Some(scope);
-        match record.raise(FIRST, entry, Policy::Supersede, Fences::Full) {
-            AfterPush::Accepted { duty, .. } => Some(duty),
-            AfterPush::Ended(entry) => {
-                settle(entry, ReceiptState::TargetEnded);
-                None
-            }
-            AfterPush::Gone(_) => panic!("the target is alive"),
-        }
+        let after = record.raise(FIRST, entry, Policy::Supersede, Fences::Full);
+        assert_ne!(after.fate, Fate::Gone, "the target is alive");
+        stage::duty(after)
     };
     if let Some(Duty::Nudge { pin, .. }) = duty {
         signals.send(pin.sender());

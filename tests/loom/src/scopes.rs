@@ -11,11 +11,11 @@ use loom::thread;
 
 use crate::protocol::deadline::NEVER;
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Fences, Owner, Record};
+use crate::protocol::record::{Fences, Owner, Record};
 use crate::protocol::scope::{Place, ScopeCall, ScopeCell, ScopeId, Why};
 use crate::protocol::slot::Policy;
 use crate::protocol::word::Attention;
-use crate::stage::{FIRST, Raised, model, record, settle, take_and_catch};
+use crate::stage::{FIRST, Raised, accepted, model, record, settle, take_and_catch};
 
 fn begin(record: &'static Record, deadline: u64) -> ScopeId {
     let owner = Owner::of(record);
@@ -41,14 +41,7 @@ fn end(record: &'static Record, scope: ScopeId) -> usize {
 fn raise_into(record: &'static Record, scope: ScopeId, raised: &Raised) -> bool {
     let mut entry = raised.entry();
     entry.scope = Some(scope);
-    match record.raise(FIRST, entry, Policy::Supersede, Fences::Full) {
-        AfterPush::Accepted { .. } => true,
-        AfterPush::Ended(entry) => {
-            settle(entry, ReceiptState::TargetEnded);
-            false
-        }
-        AfterPush::Gone(_) => panic!("the target is alive"),
-    }
+    accepted(record.raise(FIRST, entry, Policy::Supersede, Fences::Full))
 }
 
 fn calls(record: &'static Record) -> bool {

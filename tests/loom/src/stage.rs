@@ -17,7 +17,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 
 use crate::protocol::entry::{Contents, Entry, Origin, Payload, ReceiptRef};
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Fences, Pin, Record};
+use crate::protocol::record::{AfterPush, AfterUnpin, Duty, Fate, Fences, Pin, Record};
 use crate::protocol::registry::Registry;
 use crate::protocol::slot::Policy;
 use crate::protocol::word::Attention;
@@ -296,19 +296,31 @@ pub fn take_and_catch(owner: crate::protocol::record::Owner) -> bool {
 /// Raises and hands back the duty; the displaced are settled.
 #[track_caller]
 pub fn raise(record: &'static Record, raised: &Raised, fences: Fences) -> Duty<'static> {
-    match record.raise(FIRST, raised.entry(), Policy::Supersede, fences) {
-        AfterPush::Accepted { displaced, duty } => {
-            for entry in displaced {
-                settle(entry, ReceiptState::Superseded);
-            }
-            duty
-        }
-        AfterPush::Ended(_) | AfterPush::Gone(_) => panic!("the target is alive"),
+    duty(record.raise(FIRST, raised.entry(), Policy::Supersede, fences)).expect("the target is alive")
+}
+
+/// Settles what was pushed aside. The duty, if the entry is in the slot.
+pub fn duty(after: AfterPush<'_>) -> Option<Duty<'_>> {
+    let outcome = match after.fate {
+        Fate::Accepted => ReceiptState::Superseded,
+        Fate::Ended => ReceiptState::TargetEnded,
+        // Nothing is told of it.
+        Fate::Gone => return None,
+    };
+    for entry in after.aside {
+        settle(entry, outcome);
     }
+    (after.fate == Fate::Accepted).then_some(after.duty)
+}
+
+/// As [`duty`], for a target that knows that it ends as long as it is there, and needs no waking.
+pub fn accepted(after: AfterPush<'_>) -> bool {
+    assert_ne!(after.fate, Fate::Gone, "the target is alive");
+    duty(after).is_some()
 }
 
 /// Drops a pin and wakes the owner if it waits for that.
-pub fn release(pin: Pin<'_>, futex: &Futex) {
+pub fn release<const UNIT: u64>(pin: Pin<'_, UNIT>, futex: &Futex) {
     if pin.release() == AfterUnpin::Wake {
         futex.wake();
     }

@@ -14,7 +14,7 @@ use shuttle::thread;
 use crate::kernel::Reach;
 use crate::play::Fault;
 use crate::protocol::deadline::Timetable;
-use crate::protocol::record::{AfterUnpin, Duty, Fences, Need, Pin, Record};
+use crate::protocol::record::{AfterUnpin, Duty, Fences, Need, Pin, Record, Tell};
 use crate::protocol::registry::Registry;
 use crate::protocol::word::Sender;
 
@@ -53,7 +53,7 @@ fn watch(watched: &mut Vec<Reach>, new: impl IntoIterator<Item = Reach>) {
 }
 
 /// Drops a pin and wakes its owner if it waits for that.
-pub(crate) fn release(pin: Pin<'_>, reach: &Reach) {
+pub(crate) fn release<const UNIT: u64>(pin: Pin<'_, UNIT>, reach: &Reach) {
     if pin.release() == AfterUnpin::Wake {
         reach.kernel.wake();
     }
@@ -111,10 +111,10 @@ impl Driver {
             Duty::Nothing => {}
             Duty::Wake if self.fault == Some(Fault::NobodyWakes) => {}
             Duty::Wake => reach.kernel.wake(),
-            Duty::Nudge { pin, enlist, .. } => {
+            Duty::Nudge { pin, tell } => {
                 reach.kernel.send(pin.sender(), exception);
                 release(pin, reach);
-                if enlist {
+                if tell != Tell::Nothing {
                     self.note(reach);
                 }
             }

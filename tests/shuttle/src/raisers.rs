@@ -15,7 +15,7 @@ use crate::kernel::Reach;
 use crate::play::{Ledger, Raised};
 use crate::protocol::entry::{Entry, Kind, ReceiptRef};
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Fences, Pin};
+use crate::protocol::record::{AfterPush, Fate, Fences, Pin};
 use crate::protocol::scope::ScopeId;
 use crate::protocol::slot::Policy;
 
@@ -51,23 +51,17 @@ fn push(
         .record(reach.id.index())
         .expect("it was registered");
     let entry = entry(raised, policy, scope);
-    match record.raise(reach.id.generation(), entry, policy, Fences::Light) {
-        AfterPush::Accepted { displaced, duty } => {
-            driver.perform(reach, duty, raised.number);
-            for entry in displaced {
-                ledger.settle(entry, ReceiptState::Superseded);
-            }
-            true
-        }
-        AfterPush::Ended(entry) => {
-            ledger.settle(entry, ReceiptState::TargetEnded);
-            true
-        }
-        AfterPush::Gone(entry) => {
-            drop(entry);
-            false
-        }
+    let AfterPush { fate, aside, duty } = record.raise(reach.id.generation(), entry, policy, Fences::Light);
+    driver.perform(reach, duty, raised.number);
+    let outcome = match fate {
+        Fate::Accepted => ReceiptState::Superseded,
+        Fate::Ended => ReceiptState::TargetEnded,
+        Fate::Gone => return false,
+    };
+    for entry in aside {
+        ledger.settle(entry, outcome);
     }
+    true
 }
 
 fn somebody(ledger: &Ledger) -> Option<Reach> {

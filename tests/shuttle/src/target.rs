@@ -332,7 +332,7 @@ impl Target {
         }
         self.kernel()
             .sleep_out(self.owner.record(), || self.owner.await_nudge());
-        if self.owner.nudge_is_sent() {
+        if self.owner.nudge_is_on_its_way() {
             self.kernel().handle(self.owner.record());
         }
     }

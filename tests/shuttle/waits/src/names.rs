@@ -164,13 +164,13 @@ pub(crate) mod safepoint {
 
     /// As the real one does.
     pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
-        take_by(owner, moment, 0)
-    }
-
-    pub(crate) fn take_by(owner: Owner, moment: Moment, _rung: u32) -> Option<Raised> {
         if !owner.record().attention().calls() || owner.gate(moment, futex::now) != Gate::Open {
             return None;
         }
+        take_by(owner, 0)
+    }
+
+    pub(crate) fn take_by(owner: Owner, _rung: u32) -> Option<Raised> {
         let mut entry = owner.take_pending()?;
         let _nobody_waits = entry.receipt.advance(ReceiptState::Delivered);
         let Payload::Value(value) = entry.payload.take() else {

@@ -17,7 +17,7 @@ use crate::current;
 use crate::platform::futex;
 use crate::protocol::entry::{Contents, Entry, Origin, Payload};
 use crate::protocol::receipt::ReceiptState;
-use crate::protocol::record::{AfterPush, Duty, Fences, Owner, Record};
+use crate::protocol::record::{Duty, Fate, Fences, Owner, Record};
 use crate::protocol::slot::Policy;
 use crate::raised::Raised;
 use crate::sync::{Condvar, Mutex, RecvError, SendError, channel, sync_channel};
@@ -161,16 +161,14 @@ fn raise(number: usize, book: &Shared) {
     let payload = Payload::Value(Box::new(Numbered(number)));
     let origin = Origin::of::<Numbered>(Location::caller());
     let entry = Entry::new(Contents::new(payload, origin, true, None));
-    match record.raise(GENERATION, entry, Policy::Queue, Fences::Full) {
-        AfterPush::Accepted { duty, .. } => {
-            book.with(|book| book.raised += 1);
-            match duty {
-                Duty::Wake => futex::wake(record.attention_word()),
-                Duty::Nothing => {}
-                _ => unreachable!("nobody is in a call"),
-            }
+    let after = record.raise(GENERATION, entry, Policy::Queue, Fences::Full);
+    if after.fate == Fate::Accepted {
+        book.with(|book| book.raised += 1);
+        match after.duty {
+            Duty::Wake => futex::wake(record.attention_word()),
+            Duty::Nothing => {}
+            _ => unreachable!("nobody is in a call"),
         }
-        AfterPush::Ended(_) | AfterPush::Gone(_) => {}
     }
 }
 
