@@ -15,7 +15,7 @@ use crate::error::Unsupported;
 use crate::platform::{self, forced::Terms, spot::Key};
 use crate::protocol::ladder::Times;
 use crate::protocol::record::Owner;
-use crate::protocol::word::Region;
+use crate::protocol::word::{Kind, Region};
 use crate::raised::{Raised, Rung};
 use crate::safepoint::{Moment, take};
 use crate::trace::region::region;
@@ -27,12 +27,13 @@ impl std::fmt::Debug for Call<'_> {
         let Self {
             label,
             hook,
-            ladder,
+            bits,
+            harmless: _,
             times,
             terms,
             fit: _,
         } = self;
-        let fail = ladder & Region::FAIL != 0;
+        let fail = bits & Region::FAIL != 0;
         f.debug_struct("Call")
             .field("label", label)
             .field("hook", &hook.is_some())
@@ -50,7 +51,8 @@ impl<'a> Call<'a> {
         Self {
             label,
             hook: None,
-            ladder: Region::FRAMED,
+            bits: Region::FRAMED | Kind::Foreign as u64,
+            harmless: Region::FRAMED | Kind::Foreign as u64,
             times: Times {
                 unwind: None,
                 abandon: None,
@@ -58,6 +60,14 @@ impl<'a> Call<'a> {
             terms: Terms::new(),
             fit: Cell::new(0),
         }
+    }
+
+    /// Allows a rung, which is to be looked into.
+    const fn allowing(mut self, rung: u64) -> Self {
+        self.bits |= rung;
+        self.harmless = harmless(self.bits);
+        self.fit = Cell::new(0);
+        self
     }
 
     /// Lets the driver run `hook` to make the library return, `sqlite3_interrupt` for one.
@@ -68,8 +78,7 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn unblock(mut self, hook: impl FnMut() + Send + 'a) -> Self {
         self.hook = Some(UnsafeCell::new(Box::new(hook)));
-        self.ladder |= Region::HOOK;
-        self
+        self.allowing(Region::HOOK)
     }
 
     /// Allows the rung *fail*: a system call that the foreign code is blocked in returns `ECANCELED` (or "timed out",
@@ -81,9 +90,8 @@ impl<'a> Call<'a> {
     /// [`run`](Self::run), the exception [`Unsupported`]): without this rung, code that retries EINTR would never come
     /// back. Ask [`supports`](Self::supports) before.
     #[must_use]
-    pub fn fail_syscalls(mut self) -> Self {
-        self.ladder |= Region::FAIL;
-        self
+    pub fn fail_syscalls(self) -> Self {
+        self.allowing(Region::FAIL)
     }
 
     /// Allows the rung *unwind*, this long after the driver has first looked at the thread that was raised into.
@@ -94,9 +102,7 @@ impl<'a> Call<'a> {
     #[must_use]
     pub const fn unwind_after(mut self, after: Duration) -> Self {
         self.times.unwind = Some(after);
-        self.ladder |= Region::UNWIND;
-        self.fit = Cell::new(0);
-        self
+        self.allowing(Region::UNWIND)
     }
 
     /// Allows the rung *abandon*, this long after the driver has first looked at the thread that was raised into.
@@ -108,9 +114,7 @@ impl<'a> Call<'a> {
     pub const fn abandon_after(mut self, after: Duration) -> Self {
         self.times.abandon = Some(after);
         self.terms.at_once = after.is_zero();
-        self.ladder |= Region::ABANDON;
-        self.fit = Cell::new(0);
-        self
+        self.allowing(Region::ABANDON)
     }
 
     /// Names code that the call may be abandoned in. May be called several times.
@@ -144,7 +148,7 @@ impl<'a> Call<'a> {
     /// Whether the rung fail was allowed and cannot be had.
     #[inline(always)]
     const fn lacks_fail(&self) -> bool {
-        self.ladder & Region::FAIL != 0 && !platform::HAS_FAIL
+        self.bits & Region::FAIL != 0 && !platform::HAS_FAIL
     }
 
     /// Runs `f` in the region.
@@ -170,7 +174,7 @@ impl<'a> Call<'a> {
         let _span = region(self.label);
         let frame = Key::of_call(self);
         let pointer = (&raw const frame).cast_mut().cast();
-        run_inside(owner, harmless(self.ladder), pointer, f)
+        run_inside(owner, self.harmless, pointer, f)
     }
 
     /// Runs `f` in the region and tells an interrupted call from a failed one.
@@ -201,10 +205,9 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The bits of the rungs that harm nobody.
-#[inline(always)]
-pub(super) fn harmless(ladder: u64) -> u64 {
-    ladder & !Region::FORCED
+/// The bits of the rungs that harm nobody, and all others.
+pub(super) const fn harmless(bits: u64) -> u64 {
+    bits & !Region::FORCED
 }
 
 /// Tells whether anything has acted in a region.

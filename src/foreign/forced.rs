@@ -19,7 +19,7 @@ use crate::exception::{Cancelled, Interrupted, TimedOut};
 use crate::platform::forced::{self, Escape, Facts, Ready};
 use crate::protocol::record::{Fences, Owner};
 use crate::protocol::scope::Why;
-use crate::protocol::word::{Kind, Region};
+use crate::protocol::word::Region;
 use crate::raised::Raised;
 use crate::region::Crossing;
 use crate::rung::{ABANDONED, UNWOUND};
@@ -179,7 +179,7 @@ impl Call<'_> {
         };
         let ready = forced::ready().unwrap_or_else(|| forced::get_ready(facts, owner.record()));
         // SAFETY: by contract.
-        Ok(unsafe { self.cross(ready, self.region(), runtime::fences(), f) })
+        Ok(unsafe { self.cross(ready, self.bits, runtime::fences(), f) })
     }
 
     /// The call itself, on a thread that is [`ready`](forced::ready).
@@ -235,11 +235,6 @@ impl Call<'_> {
         }
     }
 
-    /// What its region word is made of: the rungs, and that it is foreign.
-    fn region(&self) -> u64 {
-        self.ladder | Kind::Foreign as u64
-    }
-
     /// As [`is_poisoned`]; the label is not even read while nothing is.
     #[inline(always)]
     pub(super) fn is_poisoned(&self) -> bool {
@@ -257,16 +252,16 @@ impl Call<'_> {
             return Err(CallError::Poisoned { label: self.label });
         }
         let facts = prepared().map_err(|capability| CallError::Unsupported { capability })?;
-        if self.ladder & Region::UNWIND != 0
+        if self.bits & Region::UNWIND != 0
             && let Some(capability) = facts.no_unwind()
         {
             return Err(CallError::Unsupported { capability });
         }
-        if self.ladder & Region::ABANDON != 0 && self.terms.allowed.is_empty() {
+        if self.bits & Region::ABANDON != 0 && self.terms.allowed.is_empty() {
             return Err(CallError::NoModule { label: self.label });
         }
         if runtime::fences() == Fences::Light {
-            self.fit.set(self.region());
+            self.fit.set(self.bits);
         }
         Ok(facts)
     }

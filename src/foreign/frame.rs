@@ -42,8 +42,10 @@ pub struct Call<'a> {
     pub(super) fit: Cell<u64>,
     pub(crate) label: &'static str,
     pub(crate) hook: Option<Hook<'a>>,
-    /// The rungs it allows, as the region word has them.
-    pub(crate) ladder: u64,
+    /// What its region word is made of: that it is foreign, and the rungs that it allows.
+    pub(super) bits: u64,
+    /// Those of them that harm nobody: what the word of a plain run is made of.
+    pub(super) harmless: u64,
     pub(crate) times: Times,
 }
 

@@ -15,7 +15,7 @@ pub(crate) mod poison;
 
 use crate::current;
 use crate::mask::enlist;
-use crate::protocol::record::Owner;
+use crate::protocol::record::{Fences, Owner};
 use crate::protocol::word::{Kind, Level};
 use crate::raised::Raised;
 use crate::region::Crossing;
@@ -49,15 +49,37 @@ pub fn call<T>(f: impl FnOnce() -> T) -> Result<T, Raised> {
     let Some(owner) = current::owner() else {
         return Ok(f());
     };
-    run_inside(owner, 0, std::ptr::null_mut(), f)
+    run_inside(owner, Kind::Foreign as u64, std::ptr::null_mut(), f)
 }
 
-/// `bits` are the rungs that the region allows.
+/// `bits` are what the region's word is made of: that it is foreign, and the rungs that it allows.
+///
+/// Systems without a membarrier have a function of their own, and the others one decision, and none where they leave.
 #[inline(always)]
 #[track_caller]
 fn run_inside<T>(owner: Owner, bits: u64, frame: *mut (), f: impl FnOnce() -> T) -> Result<T, Raised> {
-    let fences = runtime::fences();
-    let (crossing, calls) = Crossing::begin(owner, bits | Kind::Foreign as u64, frame, fences);
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn fenced<T>(owner: Owner, bits: u64, frame: *mut (), f: impl FnOnce() -> T) -> Result<T, Raised> {
+        cross(owner, bits, frame, Fences::Full, f)
+    }
+    match runtime::fences() {
+        Fences::Light => cross(owner, bits, frame, Fences::Light, f),
+        Fences::Full => fenced(owner, bits, frame, f),
+    }
+}
+
+#[inline(always)]
+#[track_caller]
+fn cross<T>(
+    owner: Owner,
+    bits: u64,
+    frame: *mut (),
+    fences: Fences,
+    f: impl FnOnce() -> T,
+) -> Result<T, Raised> {
+    let (crossing, calls) = Crossing::begin(owner, bits, frame, fences);
     if calls && let Some(raised) = raised_before(owner) {
         crossing.end(fences);
         return Err(raised);
