@@ -50,12 +50,7 @@ impl Inside {
 impl Drop for Inside {
     #[inline(always)]
     fn drop(&mut self) {
-        // Most waits end with a call in the word, for which there is nothing to pay.
-        if let AfterLeave::Owes { await_looks, note } = self.owner.leave(&self.entered, self.fences)
-            && (await_looks || note)
-        {
-            pay(self.owner, await_looks, note);
-        }
+        leave(self.owner, &self.entered, self.fences);
     }
 }
 

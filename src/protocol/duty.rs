@@ -14,13 +14,14 @@ use crate::sync_shim::{Ordering, load_after_rmw, on_top_of_a_duty};
 
 /// What a raiser owes the target.
 #[must_use = "the target may sleep until the duty is done"]
+#[repr(u32)]
 pub(crate) enum Duty<'a> {
     /// It meets the attention word by itself.
     Nothing,
     /// Wake the futex.
     Wake,
     /// Send the signal, then tell the driver.
-    Nudge { pin: NudgePin<'a>, tell: Tell },
+    Nudge { tell: Tell, pin: NudgePin<'a> },
     /// It looked as if running or uninterruptible. Tell the driver, who looks again behind a membarrier.
     Verify,
     /// Shielded and blocked: tell the driver, who nudges when the shield expires.
@@ -29,6 +30,7 @@ pub(crate) enum Duty<'a> {
 
 /// What the driver is told of a nudge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Tell {
     /// Nothing: a note is on its way.
     Nothing,

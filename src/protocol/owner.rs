@@ -142,9 +142,14 @@ impl Owner {
         if !attention.has(Attention::LOOKS | Attention::NUDGE | Attention::CALLS) {
             return AfterLeave::Nothing;
         }
+        // The end of most waits.
+        let outermost = entered.outer.kind() == Kind::Running;
+        if outermost && !attention.has(Attention::LOOKS | Attention::NUDGE) {
+            return AfterLeave::Nothing;
+        }
         AfterLeave::Owes {
             await_looks: attention.held(),
-            note: attention.calls() && entered.outer.kind() != Kind::Running,
+            note: attention.calls() && !outermost,
         }
     }
 

@@ -208,19 +208,22 @@ impl Slot {
         self.queue.iter().filter_map(Entry::inherited).collect()
     }
 
-    #[cold]
-    fn replace(&mut self, entry: Entry) -> Queue {
-        std::mem::replace(&mut self.queue, Queue::of(entry))
-    }
-
     /// Puts `entry` in. Gives back what it displaced, for the caller to settle as superseded.
     #[inline(always)]
-    pub(crate) fn push(&mut self, mut entry: Entry, policy: Policy) -> Queue {
+    pub(crate) fn push(&mut self, entry: Entry, policy: Policy) -> Queue {
         self.pushes = self.pushes.wrapping_add(1);
+        if self.queue.is_empty() {
+            self.queue.first = Some(entry);
+            Queue::new()
+        } else {
+            self.push_to_others(entry, policy)
+        }
+    }
+
+    #[inline(never)]
+    fn push_to_others(&mut self, mut entry: Entry, policy: Policy) -> Queue {
         match policy {
-            Policy::Replace => {
-                return self.replace(entry);
-            }
+            Policy::Replace => return std::mem::replace(&mut self.queue, Queue::of(entry)),
             Policy::Supersede => {
                 if let Some(place) = self.queue.twin(&entry) {
                     std::mem::swap(place, &mut entry);

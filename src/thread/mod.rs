@@ -28,6 +28,7 @@ pub use stoppable::{StoppableThread, stopped};
 
 use crate::current::{REGISTRY, owner, release};
 use crate::platform::futex;
+use crate::protocol::record::Owner;
 use crate::protocol::registry::ThreadId;
 use crate::protocol::word::Attention;
 use crate::raised::Raised;
@@ -113,10 +114,7 @@ pub fn sleep(duration: Duration) -> Result<(), Raised> {
         return Ok(());
     };
     crate::safepoint()?;
-    match wait_until(owner, deadline_after(duration), Raises::End, || false) {
-        Waited::Raised(raised) => Err(raised),
-        Waited::Ready | Waited::TimedOut => Ok(()),
-    }
+    wait_for(owner, NO_TOKEN, deadline_after(duration)).map(drop)
 }
 
 /// Waits for the thread's token ([`unpark`]), and takes it.
@@ -181,9 +179,16 @@ fn park_until(deadline: Option<u64>) -> Result<bool, Raised> {
         return Ok(true);
     };
     crate::safepoint()?;
-    match wait_until(owner, deadline, Raises::End, || {
-        owner.consume(Attention::UNPARKED)
-    }) {
+    wait_for(owner, Attention::UNPARKED, deadline)
+}
+
+/// No bit of the word: a wait for it is a sleep.
+const NO_TOKEN: u64 = 0;
+
+/// Waits for this bit of the word, and takes it. `false` if the time was over.
+#[track_caller]
+fn wait_for(owner: Owner, token: u64, deadline: Option<u64>) -> Result<bool, Raised> {
+    match wait_until(owner, deadline, Raises::End, || owner.consume(token)) {
         Waited::Ready => Ok(true),
         Waited::TimedOut => Ok(false),
         Waited::Raised(raised) => Err(raised),
