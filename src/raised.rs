@@ -52,6 +52,7 @@ unsafe impl Sync for Raised {}
 
 impl Raised {
     /// An entry that has left its slot and is delivered: makes its value, if that is still to be done.
+    #[inline(always)]
     pub(crate) fn deliver(entry: Entry) -> Self {
         // Its drop tells the receipt, should the making panic.
         let mut raised = Self {

@@ -6,6 +6,7 @@
 //!
 //! **Signal context:** no.
 
+use std::hint::cold_path;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
@@ -177,6 +178,7 @@ fn settle_what_is_aside(record: &Record) {
 pub(crate) fn wake_receipt(receipt: &ReceiptCell, after: AfterSettle) {
     trace::advanced(receipt);
     if after == AfterSettle::Wake {
+        cold_path();
         futex::wake_all(receipt.word());
     }
 }

@@ -45,10 +45,16 @@ impl Inside {
     pub(crate) fn calls(&self) -> bool {
         self.entered.calls
     }
+
+    /// As the drop, in line: for the usual way out.
+    #[inline(always)]
+    fn end(self) {
+        let this = ManuallyDrop::new(self);
+        leave(this.owner, &this.entered, this.fences);
+    }
 }
 
 impl Drop for Inside {
-    #[inline(always)]
     fn drop(&mut self) {
         leave(self.owner, &self.entered, self.fences);
     }
@@ -159,28 +165,32 @@ pub(crate) fn wait_until(
     loop {
         let inside = Inside::enter(owner, Kind::Waiting, 0, std::ptr::null_mut(), Fences::Full);
         let (mut slept, mut woken) = (0, false);
-        loop {
+        let end = loop {
             // Who was woken was not late, so any time before that will do.
             let now = || if woken { 0 } else { futex::now() };
             match owner.next_step(deadline, raises, &mut ready, now) {
-                NextStep::Ready => return Waited::Ready,
-                NextStep::TimedOut => return Waited::TimedOut,
-                NextStep::Raise => break,
                 NextStep::Sleep { word, until } => {
                     woken = futex::wait(record.attention_word(), word.futex(), until);
+                    slept = WOKEN;
                 }
+                end => break end,
             }
-            slept = WOKEN;
+        };
+        inside.end();
+        match end {
+            NextStep::Raise if raises == Raises::Show => {
+                record.note_rung(slept);
+                return Waited::Ready;
+            }
+            NextStep::Raise => {
+                if let Some(raised) = take_by(owner, slept) {
+                    return Waited::Raised(raised);
+                }
+                // Taken back in this very moment: wait on.
+            }
+            NextStep::TimedOut => return Waited::TimedOut,
+            NextStep::Ready | NextStep::Sleep { .. } => return Waited::Ready,
         }
-        drop(inside);
-        if raises == Raises::Show {
-            record.note_rung(slept);
-            return Waited::Ready;
-        }
-        if let Some(raised) = take_by(owner, slept) {
-            return Waited::Raised(raised);
-        }
-        // Taken back in this very moment: wait on.
     }
 }
 

@@ -202,16 +202,16 @@ pub(crate) fn take(owner: Owner, moment: Moment) -> Option<Raised> {
 #[track_caller]
 pub(crate) fn take_by(owner: Owner, rung: u32) -> Option<Raised> {
     let record = owner.record();
-    let pending = record.attention().has(Attention::PENDING);
-    let raised = match pending.then(|| owner.take_pending()).flatten() {
-        Some(entry) => {
-            current::await_nudge(owner);
-            Some(deliver(owner, entry, rung))
-        }
-        None => take_other(owner, rung),
-    };
+    if record.attention().has(Attention::PENDING)
+        && let Some(entry) = owner.take_pending()
+    {
+        current::await_nudge(owner);
+        let raised = deliver(owner, entry, rung);
+        settle_aside(record);
+        return Some(raised);
+    }
     settle_aside(record);
-    raised
+    take_other(owner, rung)
 }
 
 /// What calls without an entry in the slot.

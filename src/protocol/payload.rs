@@ -25,14 +25,13 @@ impl Payload {
     /// The recipe becomes the value. Runs the exception's own code.
     #[inline]
     pub(crate) fn make(&mut self) {
-        let value = if let Self::Make(make) = self {
-            make()
+        if let &mut Self::Make(make) = self {
+            let recipe = std::mem::replace(self, Self::Value(make()));
+            // A function has nothing to drop, and nobody need look what it was.
+            std::mem::forget(recipe);
         } else if let Self::Spread(make) = self {
-            make()
-        } else {
-            return;
-        };
-        *self = Self::Value(value);
+            *self = Self::Value(make());
+        }
     }
 
     /// The value, if it has been made and not been taken out.

@@ -13,6 +13,7 @@
 //!   of a scope takes its entries out.
 
 use std::collections::VecDeque;
+use std::hint::cold_path;
 
 use super::entry::{Entry, ReceiptRef};
 use super::scope::ScopeId;
@@ -113,6 +114,7 @@ impl Queue {
     fn pop_front(&mut self) -> Option<Entry> {
         let first = self.first.take();
         if let Some(rest) = &mut self.rest {
+            cold_path();
             self.first = rest.pop_front();
         }
         first
