@@ -54,7 +54,7 @@ use super::x86_64::Context;
 
 global_asm!(
     ".pushsection .text.throwto_forced,\"ax\",@progbits",
-    ".p2align 4",
+    ".p2align 6",
     ".globl throwto_0_1_forced_enter",
     ".hidden throwto_0_1_forced_enter",
     ".type throwto_0_1_forced_enter,@function",
