@@ -378,9 +378,11 @@ fn a_raise_that_races_the_result_loses_and_doubles_neither() {
         (results, given_up, after, early)
     });
     let mut dice = Dice::new(seed());
-    for _ in 0..rounds {
+    for round in 0..rounds {
         begun.store(false, Ordering::SeqCst);
-        ask.send(dice.roll(400) as u32).unwrap();
+        // Every tenth is long enough for a raiser that was kept waiting for a processor.
+        let longest = if round % 10 == 0 { 40_000 } else { 400 };
+        ask.send(dice.roll(longest) as u32).unwrap();
         while !begun.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
