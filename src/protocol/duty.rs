@@ -36,7 +36,7 @@ pub(crate) enum Tell {
     Nothing,
     /// That there was one.
     Nudged,
-    /// That there is a ladder to climb too: it is woken from a doze for that.
+    /// That there is a ladder to climb too: it is woken from a doze for that, whatever note is on its way.
     Ladder,
 }
 
@@ -116,10 +116,13 @@ impl Record {
     #[inline(never)]
     fn begin_nudge(&self, region: Region, generation: u32) -> Begun {
         let enlist = self.enlist();
-        let tell = match enlist {
-            false => Tell::Nothing,
-            true if region.has(Region::FAIL | Region::HOOK) => Tell::Ladder,
-            true => Tell::Nudged,
+        // A note that is on its way already may be a lazy one, of a raise that a signal was enough for.
+        let tell = if region.has(Region::FAIL | Region::HOOK | Region::UNWIND) {
+            Tell::Ladder
+        } else if enlist {
+            Tell::Nudged
+        } else {
+            Tell::Nothing
         };
         match self.pin_to_nudge(generation) {
             Some(pin) => {

@@ -32,6 +32,10 @@ pub(crate) struct Brief<T> {
 // for being handed from thread to thread, and no more.
 unsafe impl<T: Send> Sync for Brief<T> {}
 
+// As std's mutex with its poison disregarded: every critical section of this crate leaves its data whole at each step.
+impl<T> std::panic::UnwindSafe for Brief<T> {}
+impl<T> std::panic::RefUnwindSafe for Brief<T> {}
+
 /// A lock that is held.
 pub(crate) struct BriefGuard<'a, T> {
     lock: &'a Brief<T>,

@@ -1,4 +1,4 @@
-//! The table of needs: what the driver finds that a thread needs of it.
+//! The table of needs: what the driver finds that a thread needs of it, and what it is told of a ladder.
 //!
 //! **Signal context:** no.
 
@@ -56,5 +56,26 @@ fn a_looker_finds_what_the_table_of_needs_says() {
                 }
             }
         }
+    }
+}
+
+/// The note that is on its way may have been left where a signal was enough, for a driver that need not come at once.
+#[test]
+fn a_ladder_is_told_of_whatever_note_is_on_its_way() {
+    for (ladder, told) in [
+        (0, Tell::Nothing),
+        (Region::ABANDON, Tell::Nothing),
+        (Region::FAIL, Tell::Ladder),
+        (Region::HOOK, Tell::Ladder),
+        (Region::UNWIND, Tell::Ladder),
+    ] {
+        let record = record();
+        assert!(record.enlist());
+        let _inside = Owner::of(record).enter(Kind::Foreign, ladder, null_mut(), Fences::Full);
+        let duty = record.raise(1, first(), Policy::Supersede, Fences::Full).duty;
+        assert!(
+            matches!(duty, Duty::Nudge { tell, .. } if tell == told),
+            "{ladder:#x}"
+        );
     }
 }
