@@ -322,6 +322,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_looked_at_in_flight_is_not_kept_for_that() {
+        let attachment = crate::attach().unwrap();
+        let id = attachment.id();
+        for _ in 0..3 {
+            let raised = [delivered(id), delivered(id)];
+            assert_eq!(in_flight(), 2);
+            drop(raised);
+        }
+        let flight = &current::owner().unwrap().record().flight;
+        assert!(flight.take().is_empty());
+    }
+
+    #[test]
     fn the_next_raise_has_the_cell_of_the_one_before_when_nobody_keeps_that() {
         let attachment = crate::attach().unwrap();
         let id = attachment.id();

@@ -40,7 +40,7 @@ pub(crate) enum Tell {
     Ladder,
 }
 
-/// A nudge, as far as [`Record::duty`] has brought it: one byte, where a [`Duty`] is more.
+/// A nudge, as far as [`Record::duty`] has brought it: a number, where a [`Duty`] is more.
 #[must_use = "the pin is to be taken up"]
 enum Begun {
     /// The target is pinned, for [`NudgePin::begun`].

@@ -7,8 +7,8 @@
 //! **Signal context:** no need of a lock: each step is one exchange, so a handler of the program on top comes before it or after it, and finds
 //! less than there is at worst. What allocates is as safe as the allocator.
 //!
-//! What is caught leaves the list when its [`Raised`](crate::Raised) is dropped, in the thread that it was delivered to; at the
-//! latest with that thread's next delivery but one. So the cell of an exception is free for the next raise when the thread is done
+//! What is caught leaves the list when its [`Raised`](crate::Raised) is dropped, in the thread that it was delivered to; what is caught
+//! elsewhere, with that thread's next one. So the cell of an exception is free for the next raise when the thread is done
 //! with the exception, and a delivery looks at no cell but its own.
 
 use super::entry::{Berth, ReceiptRef};
@@ -41,8 +41,9 @@ impl Flight {
         self.others.push(receipt);
     }
 
-    /// The latest, if it has been caught.
+    /// What has been caught leaves the list. The latest, if it is among that.
     pub(crate) fn take_caught(&self) -> Option<ReceiptRef> {
+        drop(self.others.take_if(|receipt| receipt.state().is_final()));
         let latest = self.latest.exchange(None)?;
         if latest.state().is_final() {
             return Some(latest);
