@@ -37,13 +37,20 @@ impl Flight {
 
     #[cold]
     fn add(&self, receipt: ReceiptRef) {
-        drop(self.others.take_if(|receipt| receipt.state().is_final()));
+        self.forget_caught();
         self.others.push(receipt);
+    }
+
+    #[cold]
+    fn forget_caught(&self) {
+        drop(self.others.take_if(|receipt| receipt.state().is_final()));
     }
 
     /// What has been caught leaves the list. The latest, if it is among that.
     pub(crate) fn take_caught(&self) -> Option<ReceiptRef> {
-        drop(self.others.take_if(|receipt| receipt.state().is_final()));
+        if !self.others.is_empty() {
+            self.forget_caught();
+        }
         let latest = self.latest.exchange(None)?;
         if latest.state().is_final() {
             return Some(latest);
