@@ -24,17 +24,17 @@
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
 #[cfg(loom)]
@@ -171,13 +171,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Guard<'_, T> {
     Counted { inner, _at: at }
 }
 
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(shuttle))]
 #[path = "sync_shim/brief.rs"]
-mod brief;
+pub(crate) mod brief;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use brief::{Brief, BriefGuard};
 
-/// In models it is the mutex that they know.
+/// In models it is the mutex that they know, but in those of [`brief`] itself: who polls has many interleavings.
 #[cfg(any(loom, shuttle))]
 pub(crate) struct Brief<T>(Mutex<T>);
 #[cfg(any(loom, shuttle))]
@@ -338,6 +338,17 @@ pub(crate) fn load_half_after_rmw(word: &AtomicU32) -> u32 {
     #[cfg(loom)]
     fence(Ordering::SeqCst);
     word.load(Ordering::SeqCst)
+}
+
+/// Stores `false`, where others swap. Loom has no order between the two, and takes a swap that came before the store for one that may
+/// come after it, for ever: so there it is a swap as well, of the same ordering.
+#[cfg(not(shuttle))]
+#[inline(always)]
+pub(crate) fn clear(flag: &AtomicBool, order: Ordering) {
+    #[cfg(not(loom))]
+    flag.store(false, order);
+    #[cfg(loom)]
+    flag.swap(false, order);
 }
 
 /// Defines constructors that are `const` except under loom, whose atomics have none.

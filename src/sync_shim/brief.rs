@@ -17,10 +17,10 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{AtomicBool, Ordering, UnsafeCell, clear, const_constructor};
 
 /// Data behind a lock.
 pub(crate) struct Brief<T> {
@@ -44,15 +44,17 @@ pub(crate) struct BriefGuard<'a, T> {
 }
 
 impl<T> Brief<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self {
-            held: AtomicBool::new(false),
-            value: UnsafeCell::new(value),
+    const_constructor! {
+        pub(crate) fn new(value: T) -> Self {
+            Self {
+                held: AtomicBool::new(false),
+                value: UnsafeCell::new(value),
+            }
         }
     }
 
     #[inline(always)]
-    pub(super) fn acquire_if_free(&self) -> Option<BriefGuard<'_, T>> {
+    pub(crate) fn acquire_if_free(&self) -> Option<BriefGuard<'_, T>> {
         // Acquire: partner of the guard's drop.
         let was_held = self.held.swap(true, Ordering::Acquire);
         // Made only then: a guard that is made is dropped, and lets go.
@@ -63,7 +65,7 @@ impl<T> Brief<T> {
     }
 
     #[inline]
-    pub(super) fn acquire(&self) -> BriefGuard<'_, T> {
+    pub(crate) fn acquire(&self) -> BriefGuard<'_, T> {
         self.acquire_if_free().unwrap_or_else(|| self.acquire_late())
     }
 
@@ -89,7 +91,7 @@ impl<T> Deref for BriefGuard<'_, T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: the lock is held by this guard, which is borrowed (I1).
-        unsafe { &*self.lock.value.get() }
+        unsafe { &*self.lock.value.with(|value| value) }
     }
 }
 
@@ -97,7 +99,7 @@ impl<T> DerefMut for BriefGuard<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the lock is held by this guard, which is borrowed whole (I1).
-        unsafe { &mut *self.lock.value.get() }
+        unsafe { &mut *self.lock.value.with_mut(|value| value) }
     }
 }
 
@@ -105,7 +107,7 @@ impl<T> Drop for BriefGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         // Release: partner of `acquire_if_free`.
-        self.lock.held.store(false, Ordering::Release);
+        clear(&self.lock.held, Ordering::Release);
     }
 }
 

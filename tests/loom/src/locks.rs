@@ -1,6 +1,7 @@
-//! The word of a lock and the line before it: nobody waits for a lock that is free, and nobody holds it with another.
+//! The word of a lock and the line before it: nobody waits for a lock that is free, and nobody holds it with another. And
+//! the slot's lock, which has neither.
 //!
-//! Owns: the models of `protocol::lock_word`. The line is a flag under a lock, with a bell; what `sync::queue` does beside that
+//! Owns: the models of `protocol::lock_word` and of `sync_shim::brief`. The line is a flag under a lock, with a bell; what `sync::queue` does beside that
 //! is not modelled.
 //!
 //! **Signal context:** no.
@@ -13,6 +14,7 @@ use loom::thread;
 
 use crate::protocol::lock_word::{AfterRelease, LockWord, Take};
 use crate::stage::model;
+use crate::sync_shim::brief::Brief;
 
 struct Lock {
     word: LockWord,
@@ -121,4 +123,40 @@ fn without_joining_the_line_first_a_waiter_is_left_alone() {
         let line = lock.line.lock().unwrap();
         assert_eq!(line.0, line.1, "asleep before a free lock, and nobody is coming");
     });
+}
+
+/// Of the slot's lock: one thread waits for it, the others ask for it and take it if it is free. Two who wait would each leave the
+/// other its turn for ever.
+fn holders(asking: usize) {
+    let lock = Arc::new(Brief::new(0));
+    let ask = |lock: &Brief<usize>| lock.acquire_if_free().map(|mut data| *data += 1).is_some();
+    let waiter = thread::spawn({
+        let lock = lock.clone();
+        move || *lock.acquire() += 1
+    });
+    let askers: Vec<_> = (1..asking)
+        .map(|_| {
+            let lock = lock.clone();
+            thread::spawn(move || ask(&lock))
+        })
+        .collect();
+    let mut got = usize::from(ask(&lock)) + usize::from(ask(&lock));
+    waiter.join().unwrap();
+    for asker in askers {
+        got += usize::from(asker.join().unwrap());
+    }
+    let free = lock.acquire_if_free().expect("all have let go");
+    assert_eq!(*free, 1 + got);
+}
+
+/// Shows sync_shim::brief I1.
+#[test]
+fn who_has_the_slots_lock_has_it_alone_and_sees_the_last_ones_work() {
+    model(None, || holders(1));
+}
+
+/// Shows sync_shim::brief I1.
+#[test]
+fn three_at_the_slots_lock_are_served_one_after_the_other() {
+    model(Some(3), || holders(2));
 }
