@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     }
     println!("before: {before}\nafter: {}", table::machine());
     if said("--write") {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         plots::draw(&table, &root.join("plots")).expect("docs/plots/ can be written");
         write_page(&root.join("performance.md"), &page(&table, &peers, &before));
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 type Row = [String; 4];
 
 pub fn run() -> Vec<Row> {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
     let built = std::env::temp_dir().join(format!("throwto-peers-{}", std::process::id()));
     std::fs::create_dir_all(&built).expect("a folder for temporary files");
     let ghc = built.join("ghc");

@@ -4,7 +4,7 @@
 pub const HELP: &str = "\
 Threads that are really stuck, set free by an exception, and put back to work.
 
-Usage: cargo run --release --example rescue -- [options]
+Usage: cargo run --example rescue -- [options]
 
   --case NAME   only this case; may be given several times
   --repeat N    N rounds, and p50, p99 and the longest time per case

@@ -1,6 +1,6 @@
 //! Threads that are really stuck, set free by an exception, and put back to work.
 //!
-//! `cargo run --release --example rescue`, with `-- --help` for more. Each case is a thread with a queue of jobs. Its
+//! `cargo run --example rescue`, with `-- --help` for more. Each case is a thread with a queue of jobs. Its
 //! first job gets stuck; the supervisor, this program's main thread, waits until the system shows that it is, raises
 //! into it, checks that the job has cleared away what it had, and gives the same thread its next job.
 //!
