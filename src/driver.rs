@@ -9,7 +9,7 @@
 //!
 //! **Signal context:** no.
 //!
-//! For each note:
+//! For each note, as soon as the signal that goes with it has arrived, or has had its time to:
 //!
 //! 1. `delist`, so that later raises leave a new note; nothing calls any more: done;
 //! 2. one heavy fence for all notes of this round (invariant I1 of `protocol::record`);
@@ -40,6 +40,7 @@ use crate::platform::{futex, membarrier, nudge};
 use crate::protocol::notes::{Bed, Note, Sleep, Stage};
 use crate::protocol::record::{Record, Tell};
 use crate::protocol::registry::{Members, ThreadId};
+use crate::protocol::word::Attention;
 use crate::rung::Rung;
 use crate::trace;
 
@@ -53,6 +54,8 @@ static BED: Bed = Bed::new();
 /// A raise into a thread that looked as if running is verified at the latest after this.
 const DOZE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// The pause between the first looks at a thread whose calls are made to fail.
+const GLANCE: Duration = Duration::from_micros(50);
 /// Rounds without work before the driver sleeps deeply.
 const PATIENCE: u32 = 32;
 
@@ -184,14 +187,58 @@ pub(crate) fn reset_after_fork() {
     REGISTRY.take_notes(|_, _| {});
 }
 
+/// A note that has been taken, and not acted on.
+struct Fresh {
+    id: ThreadId,
+    note: Note,
+    /// How long the signal that goes with it is given.
+    patience: Instant,
+}
+
+impl Fresh {
+    fn of(id: ThreadId, note: Note) -> Self {
+        let patience = match (note.has(Note::NUDGED), note.has(Note::LADDER)) {
+            (true, true) => GLANCE,
+            (true, false) => DOZE,
+            (false, _) => Duration::ZERO,
+        };
+        Self {
+            id,
+            note,
+            patience: Instant::now() + patience,
+        }
+    }
+
+    /// Its thread may need nothing but the signal that is on its way: to look, or to fence, would take the processor's time from it.
+    fn may_wait(&self, now: Instant) -> bool {
+        self.patience > now
+            && REGISTRY.pin(self.id).is_some_and(|pin| {
+                let nudged = pin.record().attention().has(Attention::NUDGE);
+                release(pin);
+                nudged
+            })
+    }
+
+    /// Whether the thread still needs somebody. Later raises will leave a new note.
+    fn calls(&self) -> bool {
+        REGISTRY.pin(self.id).is_some_and(|pin| {
+            let calls = pin.record().delist();
+            release(pin);
+            calls
+        })
+    }
+}
+
 fn run() {
     nudge::block_all();
     let mut watched: HashMap<ThreadId, Watch> = HashMap::new();
     let mut clockwork = Clockwork::new();
-    let mut fresh = Vec::new();
+    let mut fresh: Vec<Fresh> = Vec::new();
     let mut idle_rounds = 0;
     loop {
-        sleep(&watched, &clockwork, idle_rounds);
+        let dues = watched.values().map(|watch| watch.due);
+        let next = dues.chain(fresh.iter().map(|fresh| fresh.patience)).min();
+        sleep(next, &clockwork, idle_rounds);
         REGISTRY.take_notes(|record, note| take(record, note, &mut fresh, &mut clockwork));
         if BED.at_work() {
             futex::wake_all(BED.stage_word());
@@ -202,26 +249,16 @@ fn run() {
         } else {
             0
         };
-        // Most of those who were sent a signal have met their exception by now.
-        fresh.retain(|(id, _)| {
-            let pin = REGISTRY.pin(*id);
-            pin.is_some_and(|pin| {
-                let calls = pin.record().delist();
-                release(pin);
-                calls
-            })
-        });
-        if !fresh.is_empty() {
+        // Most of those who were sent a signal will have met their exception by the time that it has arrived.
+        let now = Instant::now();
+        let mut ready: Vec<Fresh> = fresh.extract_if(.., |fresh| !fresh.may_wait(now)).collect();
+        ready.retain(Fresh::calls);
+        if !ready.is_empty() {
             membarrier::heavy_fence();
         }
-        let now = Instant::now();
-        for (id, note) in fresh.drain(..) {
-            // A signal is under way: without a ladder, give it time to do.
-            let due = if note.has(Note::NUDGED) && !note.has(Note::LADDER) {
-                now + DOZE
-            } else {
-                now
-            };
+        for Fresh { id, note, patience } in ready {
+            // A signal was under way: without a ladder, give it time to do.
+            let due = if note.has(Note::LADDER) { now } else { patience };
             // A retry loop that raises faster than the pauses must not keep the ladder at its foot.
             let watch = watched.entry(id).or_insert_with(|| Watch::new(due));
             // Nor may a hook that raises into its own thread be its own next cause: it would run, and the thread be signalled, without a pause.
@@ -229,12 +266,13 @@ fn run() {
                 watch.due = watch.due.min(due);
             }
         }
+        let now = Instant::now();
         watched.retain(|id, watch| watch.due > now || look(*id, watch));
     }
 }
 
 /// Takes a note in.
-fn take(record: &'static Record, note: Note, fresh: &mut Vec<(ThreadId, Note)>, clockwork: &mut Clockwork) {
+fn take(record: &'static Record, note: Note, fresh: &mut Vec<Fresh>, clockwork: &mut Clockwork) {
     let Some(id) = ThreadId::of(record) else { return };
     if note.has(Note::VISIT)
         && let Some(at) = record.visit_to_keep()
@@ -242,16 +280,15 @@ fn take(record: &'static Record, note: Note, fresh: &mut Vec<(ThreadId, Note)>, 
         clockwork.promise(at, id);
     }
     if note.has(Note::LOOK) || note.has(Note::BY_ITS_HOOK) {
-        fresh.push((id, note));
+        fresh.push(Fresh::of(id, note));
     }
 }
 
-/// Waits for notes, for the next watch to fall due or the next visit.
-fn sleep(watched: &HashMap<ThreadId, Watch>, clockwork: &Clockwork, idle_rounds: u32) {
+/// Waits for notes, for what is due next or the next visit.
+fn sleep(next: Option<Instant>, clockwork: &Clockwork, idle_rounds: u32) {
     if REGISTRY.has_notes() {
         return;
     }
-    let next = watched.values().map(|watch| watch.due).min();
     let pause = match next {
         Some(due) => Some(due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE)),
         None if idle_rounds < PATIENCE => Some(DOZE),

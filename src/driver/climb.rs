@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::{BED, DOZE, IN_HOOK_OF, LONGEST_PAUSE};
+use super::{BED, DOZE, GLANCE, IN_HOOK_OF, LONGEST_PAUSE};
 use crate::current::{REGISTRY, release};
 use crate::foreign::frame;
 use crate::platform::{direct, futex, membarrier, nudge, probe};
@@ -26,8 +26,7 @@ const ON_ITS_WAY: u32 = 2;
 /// nothing on. Between the two it is sent again, which costs little and changes nothing if it is still on its way: it may
 /// have fallen together with somebody else's signal of the same number.
 const SURELY_LOST: u32 = 5;
-/// The pause between the first looks at a thread whose calls are made to fail, and how many of them there are.
-const GLANCE: Duration = Duration::from_micros(50);
+/// The first looks at a thread whose calls are made to fail, a glance apart. Then the pauses grow.
 const GLANCES: u32 = 8;
 
 /// One thread that the driver keeps an eye on.
