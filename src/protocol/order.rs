@@ -96,8 +96,8 @@ pub(crate) struct Order {
     sp: AtomicU64,
     pc: AtomicU64,
     result: AtomicU64,
-    /// The owner's: where it says what its stack is like, for orders to leave a call by force.
-    stack: AtomicPtr<()>,
+    /// The owner's: where it says what it was given, for orders to leave a call by force.
+    given: AtomicPtr<()>,
 }
 
 /// A record's order cell, made for the first order and never freed, as its record.
@@ -118,10 +118,10 @@ impl LazyOrder {
         self.0.get()?.take()
     }
 
-    /// The handler's: what [`Order::put_stack`] has put there.
-    pub(crate) fn stack(&self) -> *const () {
+    /// The handler's: what [`Order::put_given`] has put there.
+    pub(crate) fn given(&self) -> *const () {
         let cell = self.0.get();
-        cell.map_or(std::ptr::null(), |order| order.stack.load(Ordering::Relaxed))
+        cell.map_or(std::ptr::null(), |order| order.given.load(Ordering::Relaxed))
     }
 
     /// As [`Order::withdraw`].
@@ -146,7 +146,7 @@ impl Order {
                 sp: AtomicU64::new(0),
                 pc: AtomicU64::new(0),
                 result: AtomicU64::new(0),
-                stack: AtomicPtr::new(std::ptr::null_mut()),
+                given: AtomicPtr::new(std::ptr::null_mut()),
             }
         }
     }
@@ -170,8 +170,8 @@ impl Order {
     }
 
     /// The owner's. Only its own handler reads it.
-    pub(crate) fn put_stack(&self, stack: *mut ()) {
-        self.stack.store(stack, Ordering::Relaxed);
+    pub(crate) fn put_given(&self, given: *mut ()) {
+        self.given.store(given, Ordering::Relaxed);
     }
 
     /// Takes back an order that no handler has claimed. `false` if one is being read right now.

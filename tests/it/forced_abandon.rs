@@ -114,6 +114,28 @@ fn the_floating_point_control_is_put_back() {
     is_left("spin_rounding", Stage::new());
 }
 
+/// As hosts do that play sound: numbers next to zero are zero, from before the thread's first call of this kind.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_the_host_has_set_for_a_thread_is_put_back_too() {
+    let worker = thread::spawn(|| {
+        let flushing = 0x9fc0_u32;
+        // SAFETY: no arithmetic is done on this thread.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const flushing) };
+        let before = Belongings::now();
+        let call = abandoned("of a host");
+        let raised = enter(&call, place("spin_rounding"), &Stage::new()).unwrap_err();
+        assert_eq!(raised.rung(), Rung::Abandon);
+        assert_eq!(before, Belongings::now());
+        assert!(clear_poison("of a host"));
+    });
+    until("in the call", || {
+        info(worker.id()).is_some_and(|thread| thread.region.is_some())
+    });
+    worker.raise(Stop).unwrap();
+    join(worker);
+}
+
 #[test]
 fn values_on_the_x87_stack_are_dropped() {
     for _ in 0..4 {

@@ -34,7 +34,7 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::global_asm;
+use std::arch::{asm, global_asm};
 use std::mem::MaybeUninit;
 
 use super::aarch64::Context;
@@ -51,8 +51,6 @@ global_asm!(
     "stp x0, x30, [sp, #-16]!",
     ".cfi_def_cfa_offset 16",
     ".cfi_offset x30, -8",
-    "mrs x9, fpcr",
-    "str x9, [x0, #16]",
     "stp x19, x20, [x0, #24]",
     "stp x21, x22, [x0, #40]",
     "stp x23, x24, [x0, #56]",
@@ -167,7 +165,7 @@ pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<u
 pub(crate) const FUNCTION: usize = 8;
 /// Where in the frame the trampoline keeps what its caller has in registers, as it has it.
 pub(crate) const SAVES: usize = 16;
-/// How many words.
+/// How many words. The first is the [`controls`], for who leaves to write.
 pub(crate) const SAVED: usize = 20;
 
 unsafe extern "C-unwind" {
@@ -190,12 +188,21 @@ const STUB_WORDS: usize = 4;
 /// # Safety
 /// 1. The second word of `frame`, at [`FUNCTION`], is a [`Function`] that may be called with `frame`; the [`SAVED`] words from
 ///    [`SAVES`] on are nobody else's.
-/// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped.
+/// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped, and has written
+///    [`controls`] to the first of those words.
 #[inline(always)]
 pub(crate) unsafe fn enter(frame: *mut ()) -> Option<MaybeUninit<usize>> {
     // SAFETY: by 1; the stub follows the C calling convention and describes its frame. By 2 it returns once.
     let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame) };
     (frame != 0).then_some(word)
+}
+
+/// The floating-point control word of the calling thread.
+pub(crate) fn controls() -> usize {
+    let word;
+    // SAFETY: reads a register that every program may read.
+    unsafe { asm!("mrs {}, fpcr", out(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// Where the function that [`enter`] calls returns to. The frame that does so ends at the anchor.

@@ -8,7 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 
 use super::{
-    Function, SAVED, enter, frame_at, land, on_stack, return_address, throwto_0_1_forced_lost,
+    Function, SAVED, controls, enter, frame_at, land, on_stack, return_address, throwto_0_1_forced_lost,
     throwto_0_1_forced_scrambles,
 };
 
@@ -17,16 +17,18 @@ use super::{
 struct Frame {
     first: usize,
     function: Function,
-    saved: MaybeUninit<[usize; SAVED]>,
+    saved: [usize; SAVED],
     more: usize,
 }
 
 impl Frame {
     fn calling(function: Function) -> Self {
+        let mut saved = [0; SAVED];
+        saved[0] = controls();
         Self {
             first: 0,
             function,
-            saved: MaybeUninit::uninit(),
+            saved,
             more: 0,
         }
     }

@@ -40,7 +40,8 @@ mod x86_64_number;
 pub(crate) use aarch64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "aarch64", throwto_forced))]
 pub(crate) use aarch64_forced::{
-    FUNCTION, Function, SAVED, SAVES, enter, frame_at, has_shadow_stack, land, on_stack, return_address,
+    FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
+    return_address,
 };
 #[cfg(all(test, target_arch = "aarch64", throwto_forced))]
 use aarch64_forced::{throwto_0_1_forced_lost, throwto_0_1_forced_scrambles};
@@ -49,7 +50,8 @@ pub(crate) use registers::Registers;
 pub(crate) use x86_64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "x86_64", throwto_forced))]
 pub(crate) use x86_64_forced::{
-    FUNCTION, Function, SAVED, SAVES, enter, frame_at, has_shadow_stack, land, on_stack, return_address,
+    FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
+    return_address,
 };
 #[cfg(all(test, target_arch = "x86_64", throwto_forced))]
 use x86_64_forced::{throwto_0_1_forced_lost, throwto_0_1_forced_scrambles};

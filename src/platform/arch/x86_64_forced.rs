@@ -21,7 +21,8 @@
 //! takes one register. The direction flag and the x87 register stack, which the ABI wants clear and empty, are made so.
 //!
 //! Who returns needs nothing of that: the function has kept the registers itself. So they are stored and not loaded, and
-//! to an unwinder they have the same value here as in the caller.
+//! to an unwinder they have the same value here as in the caller. The control words are not even stored on the way in: to Rust, which
+//! calls, they are what the thread was given, and [`controls`] was asked for once. Who leaves puts them there.
 //!
 //! The anchor is not kept anywhere: it is where the frame ends that returns to [`return_address`], which who leaves must walk
 //! up to anyway. The registers are kept although that walk recovers them as well: a function that never returns need not
@@ -47,7 +48,7 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::global_asm;
+use std::arch::{asm, global_asm};
 use std::mem::MaybeUninit;
 
 use super::x86_64::Context;
@@ -64,12 +65,10 @@ global_asm!(
     ".cfi_def_cfa_offset 16",
     "mov [rdi + 24], rbx",
     "mov [rdi + 32], rbp",
-    "stmxcsr [rdi + 16]",
     "mov [rdi + 40], r12",
     "mov [rdi + 48], r13",
     "mov [rdi + 56], r14",
     "mov [rdi + 64], r15",
-    "fnstcw [rdi + 20]",
     "call [rdi + 8]",
     ".globl throwto_0_1_forced_return",
     ".hidden throwto_0_1_forced_return",
@@ -162,7 +161,7 @@ pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<u
 pub(crate) const FUNCTION: usize = 8;
 /// Where in the frame the trampoline keeps what its caller has in registers, as it has it.
 pub(crate) const SAVES: usize = 16;
-/// How many words.
+/// How many words. The first is the [`controls`], for who leaves to write.
 pub(crate) const SAVED: usize = 8;
 
 unsafe extern "C-unwind" {
@@ -189,12 +188,23 @@ const FLAGS_TO_CLEAR: i64 = 1 << 10 | 1 << 18 | 1 << 8;
 /// # Safety
 /// 1. The second word of `frame`, at [`FUNCTION`], is a [`Function`] that may be called with `frame`; the [`SAVED`] words from
 ///    [`SAVES`] on are nobody else's.
-/// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped.
+/// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped, and has written
+///    [`controls`] to the first of those words.
 #[inline(always)]
 pub(crate) unsafe fn enter(frame: *mut ()) -> Option<MaybeUninit<usize>> {
     // SAFETY: by 1; the stub follows the C calling convention and describes its frame. By 2 it returns once.
     let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame) };
     (frame != 0).then_some(word)
+}
+
+/// The floating-point control words of the calling thread, as they lie in a frame.
+pub(crate) fn controls() -> usize {
+    let mut words = 0_usize;
+    // SAFETY: stores four bytes and then two, to a place of eight.
+    unsafe {
+        asm!("stmxcsr [{0}]", "fnstcw [{0} + 4]", in(reg) &raw mut words, options(nostack, preserves_flags))
+    };
+    words
 }
 
 /// Where the function that [`enter`] calls returns to. The frame that does so ends at the anchor.

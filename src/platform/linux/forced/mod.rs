@@ -21,7 +21,7 @@
 //! - I3. While an unwinding is under way no other forced rung begins: destructors are ours to wait for.
 //!
 //! What is stored on entry is what nobody can find out later, since every region pays for it. Where the trampoline's frame is, the proof
-//! finds on its way; what the thread's stack is like is told once, when the thread [gets ready](get_ready).
+//! finds on its way; what the thread's stack and its control words are like is told once, when the thread [gets ready](get_ready).
 
 #![allow(unsafe_code)]
 
@@ -112,18 +112,19 @@ struct Left {
     boundary: usize,
 }
 
-/// What the calling thread's stack is like.
+/// What a thread has had from its start: its stack, and the floating-point control words. Rust code may not change those.
 #[derive(Clone, Copy)]
-struct Stack {
+struct Given {
     low: usize,
     alternate: (usize, usize, libc::c_int),
+    controls: usize,
 }
 
 /// What forced regions need of the calling thread.
 struct Own {
-    /// Its record, once `stack` is known: one look tells both.
+    /// Its record, once `given` is known: one look tells both.
     ready: Cell<Option<&'static Record>>,
-    stack: Cell<Stack>,
+    given: Cell<Given>,
 }
 
 thread_local! {
@@ -131,12 +132,12 @@ thread_local! {
     static OWN: Own = const {
         Own {
             ready: Cell::new(None),
-            stack: Cell::new(Stack { low: 0, alternate: (0, 0, 0) }),
+            given: Cell::new(Given { low: 0, alternate: (0, 0, 0), controls: 0 }),
         }
     };
 }
 
-/// The calling thread is attached, and its record leads to what its stack is like.
+/// The calling thread is attached, and its record leads to what it was given.
 #[derive(Clone, Copy)]
 pub(crate) struct Ready(&'static Record);
 
@@ -153,12 +154,12 @@ pub(crate) fn ready() -> Option<Ready> {
     OWN.with(|own| own.ready.get()).map(Ready)
 }
 
-/// Looks at the stack of the calling thread, whose record this is. Forced rungs can be had, as the facts show.
+/// Looks at what the calling thread was given, whose record this is. Forced rungs can be had, as the facts show.
 #[cold]
 pub(crate) fn get_ready(_facts: &'static Facts, record: &'static Record) -> Ready {
     OWN.with(|own| {
-        own.stack.set(look_at_stack());
-        record.order.cell().put_stack(own.stack.as_ptr().cast());
+        own.given.set(look_at_thread());
+        record.order.cell().put_given(own.given.as_ptr().cast());
         own.ready.set(Some(record));
     });
     Ready(record)
@@ -207,7 +208,7 @@ impl<'a> Escape<'a> {
     /// 3. The call that was given to it begins with its `Terms`, and lasts.
     #[inline(always)]
     pub(crate) unsafe fn call(this: *mut Self) -> Option<MaybeUninit<usize>> {
-        // SAFETY: 1; the handler leaves only with a proof (I2), past frames as in 2.
+        // SAFETY: 1; the handler leaves only with a proof (I2), past frames as in 2, and behind `pass`.
         unsafe { arch::enter(this.cast()) }
     }
 
@@ -271,7 +272,8 @@ impl<'a> Escape<'a> {
         self.refusals.fetch_add(1, Ordering::Release);
     }
 
-    fn pass(&self, pc: usize, sp: usize, passed: proof::Clear) {
+    /// What is dropped, and what the trampoline loads behind it.
+    fn pass(&self, pc: usize, sp: usize, passed: proof::Clear, controls: usize) {
         let left = Left {
             anchor: passed.anchor,
             pc,
@@ -281,18 +283,21 @@ impl<'a> Escape<'a> {
         };
         // SAFETY: in the handler, on the owner's thread, in a state in which nobody has been told to read it (I1).
         unsafe { self.left.get().cast::<Left>().write(left) };
+        // SAFETY: as above, and the trampoline has written what it keeps there: it has called.
+        unsafe { self.saved.get().cast::<usize>().write(controls) };
     }
 }
 
 /// Asks the system: the answers do not change while the thread lives, except by a call of its own.
-fn look_at_stack() -> Stack {
+fn look_at_thread() -> Given {
     // SAFETY: plain data.
     let mut alternate: libc::stack_t = unsafe { std::mem::zeroed() };
     // SAFETY: a query that writes there.
     unsafe { libc::sigaltstack(std::ptr::null(), &raw mut alternate) };
-    Stack {
+    Given {
         low: lowest_of_stack(),
         alternate: (alternate.ss_sp as usize, alternate.ss_size, alternate.ss_flags),
+        controls: arch::controls(),
     }
 }
 
@@ -354,11 +359,11 @@ pub(super) fn perform(
         _ => return false,
     };
     // SAFETY: who has entered the region has put there what belongs to this thread, which lives.
-    let Some(stack) = (unsafe { record.order.stack().cast::<Stack>().as_ref() }) else {
+    let Some(given) = (unsafe { record.order.given().cast::<Given>().as_ref() }) else {
         return false;
     };
     let top = std::ptr::from_ref(escape).addr();
-    if let Some(why) = refusal(escape.state.load(Ordering::Relaxed), rung, sp, stack.low..top) {
+    if let Some(why) = refusal(escape.state.load(Ordering::Relaxed), rung, sp, given.low..top) {
         escape.refuse(why, pc);
         return false;
     }
@@ -367,12 +372,12 @@ pub(super) fn perform(
             escape.refuse(why, pc);
             false
         }
-        Ok(clear) if !keep_alternate_stack(stack, context, sp, clear.anchor) => {
+        Ok(clear) if !keep_alternate_stack(given, context, sp, clear.anchor) => {
             escape.refuse(Why::Busy, pc);
             false
         }
         Ok(clear) => {
-            escape.pass(pc, sp, clear);
+            escape.pass(pc, sp, clear, given.controls);
             if rung == RUNG_UNWIND {
                 escape.state.store(UNWINDING, Ordering::Relaxed);
                 // SAFETY: the proof has found stack enough.
@@ -388,12 +393,12 @@ pub(super) fn perform(
 
 /// An alternate stack that lies in the frames which are dropped must not be left with the kernel: signals would write over
 /// what the thread keeps there next. `false` if it cannot be taken down now.
-fn keep_alternate_stack(stack: &Stack, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
+fn keep_alternate_stack(given: &Given, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
     let present = context.alternate_stack();
     if !(sp..anchor).contains(&(present.ss_sp as usize)) {
         return true;
     }
-    let (start, size, flags) = stack.alternate;
+    let (start, size, flags) = given.alternate;
     let mut before = libc::stack_t {
         ss_sp: start as *mut libc::c_void,
         ss_flags: flags & libc::SS_DISABLE,
