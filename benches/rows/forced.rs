@@ -21,7 +21,7 @@ fn spin_module() -> Module {
 fn forced(n: u64, call: &Call<'_>) {
     let mut x = 0;
     for _ in 0..n {
-        let function = || jump::trivial(x);
+        let function = move || jump::trivial(x);
         // SAFETY: one C function, which owns nothing.
         x = unsafe { call.run_forced(function) }.expect("nobody raises");
     }

@@ -42,6 +42,7 @@ use crate::protocol::record::Record;
 use crate::protocol::word::{Level, Region};
 
 pub(crate) use crate::platform::arch::Function;
+use proof::Blocked;
 pub(crate) use proof::{Facts, prepare};
 
 /// Rungs as the handler notes them in [`Record::rung`].
@@ -367,12 +368,13 @@ pub(super) fn perform(
         escape.refuse(why, pc);
         return false;
     }
-    match proof::prove(escape, rung, context) {
+    let blocked = Blocked::all();
+    match proof::prove(&blocked, escape, rung, context) {
         Err((why, pc)) => {
             escape.refuse(why, pc);
             false
         }
-        Ok(clear) if !keep_alternate_stack(given, context, sp, clear.anchor) => {
+        Ok(clear) if !keep_alternate_stack(&blocked, given, context, sp, clear.anchor) => {
             escape.refuse(Why::Busy, pc);
             false
         }
@@ -386,6 +388,7 @@ pub(super) fn perform(
                 context.escape_to(clear.anchor);
             }
             record.note_rung(rung);
+            blocked.until_return();
             true
         }
     }
@@ -393,7 +396,13 @@ pub(super) fn perform(
 
 /// An alternate stack that lies in the frames which are dropped must not be left with the kernel: signals would write over
 /// what the thread keeps there next. `false` if it cannot be taken down now.
-fn keep_alternate_stack(given: &Given, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
+fn keep_alternate_stack(
+    blocked: &Blocked,
+    given: &Given,
+    context: &mut Context<'_>,
+    sp: usize,
+    anchor: usize,
+) -> bool {
     let present = context.alternate_stack();
     if !(sp..anchor).contains(&(present.ss_sp as usize)) {
         return true;
@@ -406,7 +415,7 @@ fn keep_alternate_stack(given: &Given, context: &mut Context<'_>, sp: usize, anc
     };
     // The kernel changes nothing for who runs on the present one, as this handler does and its return will.
     // SAFETY: `set_alternate_stack` wants a stack, this one is the thread's of before the call.
-    let set = unsafe { proof::in_a_room(set_alternate_stack, (&raw mut before).cast()) };
+    let set = unsafe { proof::in_a_room(blocked, set_alternate_stack, (&raw mut before).cast()) };
     if set {
         *context.alternate_stack() = before;
     }

@@ -240,7 +240,12 @@ struct Case<'a> {
 
 /// Proves that the interrupted thread may leave its region by this rung. The interrupted stack pointer lies between the low end
 /// of the thread's stack and the escape.
-pub(super) fn prove(escape: &Escape<'_>, rung: u32, context: &Context<'_>) -> Result<Clear, (Why, usize)> {
+pub(super) fn prove(
+    blocked: &Blocked,
+    escape: &Escape<'_>,
+    rung: u32,
+    context: &Context<'_>,
+) -> Result<Clear, (Why, usize)> {
     // They were there before the escape was.
     let Some(Ok(facts)) = FACTS.get() else {
         return Err((Why::Unseen, context.pc()));
@@ -254,15 +259,46 @@ pub(super) fn prove(escape: &Escape<'_>, rung: u32, context: &Context<'_>) -> Re
         verdict: Err((Why::Busy, context.pc())),
     };
     // SAFETY: `examine` wants a `Case`. If there is no room, the verdict stays `Busy`.
-    unsafe { in_a_room(examine, (&raw mut case).cast()) };
+    unsafe { in_a_room(blocked, examine, (&raw mut case).cast()) };
     case.verdict
 }
 
-/// Calls `function(argument)` on a stack of this module's, with every signal blocked, if one is free.
+/// Every signal is blocked for the calling thread, until this is dropped.
+pub(super) struct Blocked(libc::sigset_t);
+
+impl Blocked {
+    pub(super) fn all() -> Self {
+        // SAFETY: plain data, filled by the next calls.
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+        // SAFETY: a set of ours.
+        unsafe { libc::sigfillset(&raw mut all) };
+        // SAFETY: sets of ours; the mask of the calling thread.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+        Self(before)
+    }
+
+    /// In a handler: until it returns, which puts back the mask of the code that it has interrupted.
+    pub(super) fn until_return(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: as it was.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Calls `function(argument)` on a stack of this module's, if one is free.
 ///
 /// # Safety
 /// `function` may be called with `argument`, and does not unwind.
-pub(super) unsafe fn in_a_room(function: unsafe extern "C" fn(*mut ()), argument: *mut ()) -> bool {
+pub(super) unsafe fn in_a_room(
+    _blocked: &Blocked,
+    function: unsafe extern "C" fn(*mut ()),
+    argument: *mut (),
+) -> bool {
     // Acquire pairs with the Release below: the stack's last user has left it.
     let Some(room) = TAKEN
         .iter()
@@ -270,25 +306,11 @@ pub(super) unsafe fn in_a_room(function: unsafe extern "C" fn(*mut ()), argument
     else {
         return false;
     };
-    with_signals_blocked(|| {
-        let top = ROOMS[room].0.get().cast::<u8>().wrapping_add(STACK);
-        // SAFETY: by contract; the stack is ours alone (I2), its end aligned as it is itself.
-        unsafe { arch::on_stack(function, argument, top) };
-    });
+    let top = ROOMS[room].0.get().cast::<u8>().wrapping_add(STACK);
+    // SAFETY: by contract; the stack is ours alone (I2), its end aligned as it is itself.
+    unsafe { arch::on_stack(function, argument, top) };
     TAKEN[room].store(false, Ordering::Release);
     true
-}
-
-fn with_signals_blocked(act: impl FnOnce()) {
-    // SAFETY: plain data, filled by the next call.
-    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
-    // SAFETY: a set of ours.
-    unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: sets of ours; the mask of the calling thread.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-    act();
-    // SAFETY: as it was.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
 }
 
 /// # Safety

@@ -193,11 +193,11 @@ fn each_walk_has_a_stack_of_its_own_and_without_one_none_begins() {
         let depth = unsafe { &mut *depth.cast::<Depth>() };
         depth.0.push((&raw const here) as usize);
         // SAFETY: as below.
-        unsafe { in_a_room(deeper, std::ptr::from_mut(depth).cast()) };
+        unsafe { in_a_room(&Blocked::all(), deeper, std::ptr::from_mut(depth).cast()) };
     }
     let mut depth = Depth(Vec::new());
     // SAFETY: `deeper` takes a `Depth`, and allocates no more than a vector's few words.
-    let began = unsafe { in_a_room(deeper, (&raw mut depth).cast()) };
+    let began = unsafe { in_a_room(&Blocked::all(), deeper, (&raw mut depth).cast()) };
     assert!(began);
     assert_eq!(depth.0.len(), STACKS);
     let room = |at: &usize| (at - ROOMS.as_ptr() as usize) / STACK;
