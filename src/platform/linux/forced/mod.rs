@@ -16,8 +16,8 @@
 //!
 //! - I1. An `Escape` is written by its owner's thread alone: on entry, by the handler, by the stop function. The driver reads
 //!   the atomics under a look (I4 of `protocol::record`), and may note a refusal there.
-//! - I2. The interrupted context is changed only after a proof that holds for that very context: the handler blocks every
-//!   signal from before the proof until it returns.
+//! - I2. The interrupted context is changed only after a proof that holds for that very context. Handlers of the program that interrupt
+//!   ours meanwhile change neither it nor the frames that it stands on: they return to ours, or ours never goes on.
 //! - I3. While an unwinding is under way no other forced rung begins: destructors are ours to wait for.
 //!
 //! What is stored on entry is what nobody can find out later, since every region pays for it. Where the trampoline's frame is, the proof
@@ -42,7 +42,6 @@ use crate::protocol::record::Record;
 use crate::protocol::word::{Level, Region};
 
 pub(crate) use crate::platform::arch::Function;
-use proof::Blocked;
 pub(crate) use proof::{Facts, prepare};
 
 /// Rungs as the handler notes them in [`Record::rung`].
@@ -368,13 +367,13 @@ pub(super) fn perform(
         escape.refuse(why, pc);
         return false;
     }
-    let blocked = Blocked::all();
-    match proof::prove(&blocked, escape, rung, context) {
+    let alternate = *context.alternate_stack();
+    match proof::prove(escape, rung, context, &alternate) {
         Err((why, pc)) => {
             escape.refuse(why, pc);
             false
         }
-        Ok(clear) if !keep_alternate_stack(&blocked, given, context, sp, clear.anchor) => {
+        Ok(clear) if !keep_alternate_stack(given, context, sp, clear.anchor) => {
             escape.refuse(Why::Busy, pc);
             false
         }
@@ -388,7 +387,6 @@ pub(super) fn perform(
                 context.escape_to(clear.anchor);
             }
             record.note_rung(rung);
-            blocked.until_return();
             true
         }
     }
@@ -396,13 +394,7 @@ pub(super) fn perform(
 
 /// An alternate stack that lies in the frames which are dropped must not be left with the kernel: signals would write over
 /// what the thread keeps there next. `false` if it cannot be taken down now.
-fn keep_alternate_stack(
-    blocked: &Blocked,
-    given: &Given,
-    context: &mut Context<'_>,
-    sp: usize,
-    anchor: usize,
-) -> bool {
+fn keep_alternate_stack(given: &Given, context: &mut Context<'_>, sp: usize, anchor: usize) -> bool {
     let present = context.alternate_stack();
     if !(sp..anchor).contains(&(present.ss_sp as usize)) {
         return true;
@@ -415,7 +407,7 @@ fn keep_alternate_stack(
     };
     // The kernel changes nothing for who runs on the present one, as this handler does and its return will.
     // SAFETY: `set_alternate_stack` wants a stack, this one is the thread's of before the call.
-    let set = unsafe { proof::in_a_room(blocked, set_alternate_stack, (&raw mut before).cast()) };
+    let set = unsafe { proof::in_a_room(set_alternate_stack, (&raw mut before).cast()) };
     if set {
         *context.alternate_stack() = before;
     }

@@ -18,8 +18,9 @@
 //!
 //! - I1. Whatever is not on the way that the picture shows is refused: an error of the walker, an unknown object, a Rust frame
 //!   with foreign frames further out (a callback).
-//! - I2. The walker's stack belongs to one handler at a time, which every signal is blocked for. An alternate signal stack is
-//!   8 KiB by default, of which the kernel's frame may take half: no place to interpret frame descriptions in.
+//! - I2. A walk has room: on the thread's alternate signal stack, if that is as large as those that we hand out, or else on a stack of
+//!   ours, which belongs to one handler at a time. The kernel knows nothing of that one, so every signal is blocked meanwhile. By
+//!   default an alternate stack is 8 KiB, of which the kernel's frame may take half: no place to interpret frame descriptions in.
 
 #![allow(unsafe_code)]
 
@@ -215,6 +216,8 @@ fn cancellation_points() -> Vec<usize> {
     points
 }
 
+/// What a walk may need of the alternate stack, and a handler of the program on top of it.
+const ROOM: usize = 32 << 10;
 const STACK: usize = 64 << 10;
 const STACKS: usize = 8;
 
@@ -241,10 +244,10 @@ struct Case<'a> {
 /// Proves that the interrupted thread may leave its region by this rung. The interrupted stack pointer lies between the low end
 /// of the thread's stack and the escape.
 pub(super) fn prove(
-    blocked: &Blocked,
     escape: &Escape<'_>,
     rung: u32,
     context: &Context<'_>,
+    alternate: &libc::stack_t,
 ) -> Result<Clear, (Why, usize)> {
     // They were there before the escape was.
     let Some(Ok(facts)) = FACTS.get() else {
@@ -258,47 +261,28 @@ pub(super) fn prove(
         unwind: rung == RUNG_UNWIND,
         verdict: Err((Why::Busy, context.pc())),
     };
-    // SAFETY: `examine` wants a `Case`. If there is no room, the verdict stays `Busy`.
-    unsafe { in_a_room(blocked, examine, (&raw mut case).cast()) };
+    if has_room(alternate) {
+        case.verdict = case.walk();
+    } else {
+        // SAFETY: `examine` wants a `Case`. If there is no room, the verdict stays `Busy`.
+        unsafe { in_a_room(examine, (&raw mut case).cast()) };
+    }
     case.verdict
 }
 
-/// Every signal is blocked for the calling thread, until this is dropped.
-pub(super) struct Blocked(libc::sigset_t);
-
-impl Blocked {
-    pub(super) fn all() -> Self {
-        // SAFETY: plain data, filled by the next calls.
-        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
-        // SAFETY: a set of ours.
-        unsafe { libc::sigfillset(&raw mut all) };
-        // SAFETY: sets of ours; the mask of the calling thread.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-        Self(before)
-    }
-
-    /// In a handler: until it returns, which puts back the mask of the code that it has interrupted.
-    pub(super) fn until_return(self) {
-        std::mem::forget(self);
-    }
+/// Whether the caller runs on this alternate stack, and has room on it.
+fn has_room(alternate: &libc::stack_t) -> bool {
+    let here = 0_u8;
+    let start = alternate.ss_sp as usize;
+    let left = (&raw const here).addr().wrapping_sub(start);
+    alternate.ss_flags & libc::SS_DISABLE == 0 && (ROOM..alternate.ss_size).contains(&left)
 }
 
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        // SAFETY: as it was.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
-    }
-}
-
-/// Calls `function(argument)` on a stack of this module's, if one is free.
+/// Calls `function(argument)` on a stack of this module's, with every signal blocked, if one is free.
 ///
 /// # Safety
 /// `function` may be called with `argument`, and does not unwind.
-pub(super) unsafe fn in_a_room(
-    _blocked: &Blocked,
-    function: unsafe extern "C" fn(*mut ()),
-    argument: *mut (),
-) -> bool {
+pub(super) unsafe fn in_a_room(function: unsafe extern "C" fn(*mut ()), argument: *mut ()) -> bool {
     // Acquire pairs with the Release below: the stack's last user has left it.
     let Some(room) = TAKEN
         .iter()
@@ -306,11 +290,25 @@ pub(super) unsafe fn in_a_room(
     else {
         return false;
     };
-    let top = ROOMS[room].0.get().cast::<u8>().wrapping_add(STACK);
-    // SAFETY: by contract; the stack is ours alone (I2), its end aligned as it is itself.
-    unsafe { arch::on_stack(function, argument, top) };
+    with_signals_blocked(|| {
+        let top = ROOMS[room].0.get().cast::<u8>().wrapping_add(STACK);
+        // SAFETY: by contract; the stack is ours alone (I2), its end aligned as it is itself.
+        unsafe { arch::on_stack(function, argument, top) };
+    });
     TAKEN[room].store(false, Ordering::Release);
     true
+}
+
+fn with_signals_blocked(act: impl FnOnce()) {
+    // SAFETY: plain data, filled by the next call.
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+    // SAFETY: a set of ours.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: sets of ours; the mask of the calling thread.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    act();
+    // SAFETY: as it was.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
 }
 
 /// # Safety

@@ -185,6 +185,35 @@ fn in_a_stripped_program_only_the_shim_is_known_to_be_own() {
 
 /// Shows platform::linux::forced::proof I2.
 #[test]
+fn a_walk_takes_place_on_an_alternate_stack_that_has_room() {
+    let here = 0_u8;
+    let here = (&raw const here).addr();
+    let stack = |start: usize, size, flags| libc::stack_t {
+        ss_sp: start as *mut libc::c_void,
+        ss_flags: flags,
+        ss_size: size,
+    };
+    // Less than a page is what a call takes here.
+    const PAGE: usize = 4096;
+    for (expected, start, size, flags) in [
+        (true, here - ROOM - PAGE, 2 * ROOM, 0),
+        (true, here - ROOM - PAGE, 2 * ROOM, libc::SS_ONSTACK),
+        (false, here - ROOM - PAGE, 2 * ROOM, libc::SS_DISABLE),
+        (false, here - ROOM + PAGE, 2 * ROOM, 0),
+        (false, here - 2 * ROOM, ROOM, 0),
+        (false, here + PAGE, 2 * ROOM, 0),
+        (false, 0, 0, 0),
+    ] {
+        assert_eq!(
+            has_room(&stack(start, size, flags)),
+            expected,
+            "{start:#x} {size:#x} {flags:#x}, at {here:#x}"
+        );
+    }
+}
+
+/// Shows platform::linux::forced::proof I2.
+#[test]
 fn each_walk_has_a_stack_of_its_own_and_without_one_none_begins() {
     struct Depth(Vec<usize>);
     unsafe extern "C" fn deeper(depth: *mut ()) {
@@ -193,11 +222,11 @@ fn each_walk_has_a_stack_of_its_own_and_without_one_none_begins() {
         let depth = unsafe { &mut *depth.cast::<Depth>() };
         depth.0.push((&raw const here) as usize);
         // SAFETY: as below.
-        unsafe { in_a_room(&Blocked::all(), deeper, std::ptr::from_mut(depth).cast()) };
+        unsafe { in_a_room(deeper, std::ptr::from_mut(depth).cast()) };
     }
     let mut depth = Depth(Vec::new());
     // SAFETY: `deeper` takes a `Depth`, and allocates no more than a vector's few words.
-    let began = unsafe { in_a_room(&Blocked::all(), deeper, (&raw mut depth).cast()) };
+    let began = unsafe { in_a_room(deeper, (&raw mut depth).cast()) };
     assert!(began);
     assert_eq!(depth.0.len(), STACKS);
     let room = |at: &usize| (at - ROOMS.as_ptr() as usize) / STACK;
