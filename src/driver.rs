@@ -3,7 +3,7 @@
 //! Owns: verifying raises into threads that looked as if running, nudging again with back-off, climbing ladders, running
 //! hooks; `climb` has what it does in one look. Leaves to `clockwork` the deadlines, to the raiser the first nudge, to the
 //! handler what a nudge does.
-//! Started by the first note, or the first call that may be left by force; blocks every signal; inherits nothing.
+//! Started by the first note, or the first call that may be left by force; blocks every signal; runs where, and as urgently as, who started it.
 //! Leaving a note blocks for nothing, but the first one, which starts the thread, for that; so it may be left in a handler
 //! of the program, on top of whatever its thread does (`protocol::notes`).
 //!
