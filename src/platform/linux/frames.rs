@@ -32,8 +32,8 @@ mod expression;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use description::function_around;
 use description::{Description, Small, bytes_of};
+pub(crate) use description::{function_around, narrowed};
 
 const WORD: u64 = size_of::<usize>() as u64;
 

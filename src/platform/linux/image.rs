@@ -29,6 +29,10 @@ pub(crate) struct Image {
     /// What the loader added to the addresses in the file.
     bias: usize,
     headers: &'static [libc::Elf64_Phdr],
+    /// Its `.eh_frame_hdr` and what follows in its segment; nothing if it has none.
+    index: &'static [u8],
+    /// Rows of the index that are looked at.
+    rows: (u32, u32),
 }
 
 /// What an image is for, as far as leaving or unwinding its frames is concerned.
@@ -156,11 +160,26 @@ impl Image {
         Some(unsafe { (address as *const usize).read_volatile() })
     }
 
-    /// Its `.eh_frame_hdr`: address, and the bytes from there to the end of the segment.
-    pub(crate) fn frame_index(&self) -> Option<(usize, &'static [u8])> {
+    /// Its `.eh_frame_hdr`: the bytes from there to the end of the segment.
+    pub(crate) fn frame_index(&self) -> Option<&'static [u8]> {
+        (!self.index.is_empty()).then_some(self.index)
+    }
+
+    fn find_index(&self) -> Option<&'static [u8]> {
         let header = self.headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?;
-        let address = self.bias.wrapping_add(header.p_vaddr as usize);
-        Some((address, self.bytes_from(address)?))
+        self.bytes_from(self.bias.wrapping_add(header.p_vaddr as usize))
+    }
+
+    /// The rows of the index that are looked at.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.rows.0 as usize..self.rows.1 as usize
+    }
+
+    /// For looking only at these rows of the index: a shorter search.
+    pub(crate) fn with_rows(self, rows: Range<usize>) -> Self {
+        let number = |row| u32::try_from(row).unwrap_or(u32::MAX);
+        let rows = (number(rows.start), number(rows.end));
+        Self { rows, ..self }
     }
 
     /// The file it was loaded from, as the loader has it. The program's is read from `/proc/self/exe`.
@@ -332,11 +351,14 @@ impl Image {
             end: 0,
             bias,
             headers,
+            index: &[],
+            rows: (0, u32::MAX),
         };
         for (_, range) in image.segments() {
             image.start = image.start.min(range.start);
             image.end = image.end.max(range.end);
         }
+        image.index = image.find_index().unwrap_or_default();
         (image.start < image.end).then_some(image)
     }
 }

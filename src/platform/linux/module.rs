@@ -63,6 +63,7 @@ impl Module {
             return Err(NoModule::NoDescription { name: image.name() });
         }
         keep(&image);
+        let image = frames::narrowed(image, code.clone());
         let Range { start, end } = code;
         Ok(Self { image, start, end })
     }

@@ -37,8 +37,8 @@ pub(super) struct Description {
 impl Description {
     /// The description of the function that has `pc`.
     pub(super) fn of(image: &Image, pc: usize) -> Option<Self> {
-        let (index_address, index) = image.frame_index()?;
-        let (section_start, entry) = search(index, index_address, pc)?;
+        let index = image.frame_index()?;
+        let (section_start, entry) = Index::of(index, index.as_ptr().addr())?.search(image.rows(), pc)?;
         let section = EhFrame::new(image.bytes_from(section_start)?, NativeEndian);
         let bases = BaseAddresses::default().set_eh_frame(section_start as u64);
         let offset = EhFrameOffset(entry.checked_sub(section_start)?);
@@ -104,31 +104,68 @@ fn resolve(image: &Image, pointer: Pointer) -> Result<usize, ()> {
     }
 }
 
-/// From `.eh_frame_hdr`: where `.eh_frame` starts, and the last description whose function starts at or before `pc`.
-/// Only the encoding that all linkers write is read: a count of 32 bits, rows of two offsets of 32 bits from the header.
-fn search(index: &[u8], index_address: usize, pc: usize) -> Option<(usize, usize)> {
-    const USUAL: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
-    const ROW: usize = 8;
-    if !index.starts_with(&USUAL) {
-        return None;
+/// One row: where a function starts, and where its description is.
+const ROW: usize = 8;
+
+/// An `.eh_frame_hdr`. Only the encoding that all linkers write is read: a count of 32 bits, rows of two offsets of 32 bits from
+/// the header.
+struct Index<'a> {
+    /// Its own.
+    address: usize,
+    /// Where `.eh_frame` starts.
+    section: usize,
+    rows: &'a [[u8; ROW]],
+}
+
+impl<'a> Index<'a> {
+    fn of(bytes: &'a [u8], address: usize) -> Option<Self> {
+        const USUAL: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
+        if !bytes.starts_with(&USUAL) {
+            return None;
+        }
+        let word = |at: usize| -> Option<i32> {
+            let bytes = bytes.get(at..at.checked_add(4)?)?;
+            Some(i32::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        let count = word(8)? as u32 as usize;
+        let rows = bytes.get(12..)?.get(..count.checked_mul(ROW)?)?;
+        Some(Self {
+            address,
+            section: address.checked_add(4)?.wrapping_add_signed(word(4)? as isize),
+            rows: rows.as_chunks().0,
+        })
     }
-    let relative = |base: usize, offset: i32| base.wrapping_add_signed(offset as isize);
-    let word = |at: usize| -> Option<i32> {
-        let bytes = index.get(at..at.checked_add(4)?)?;
-        Some(i32::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let section = relative(index_address.checked_add(4)?, word(4)?);
-    let rows = word(8)? as u32 as usize;
-    let table = index.get(12..)?.get(..rows.checked_mul(ROW)?)?;
-    let start_of = |row: &[u8; ROW]| {
+
+    fn start_of(&self, row: &[u8; ROW]) -> usize {
         let [a, b, c, d, ..] = *row;
-        relative(index_address, i32::from_ne_bytes([a, b, c, d]))
-    };
-    let (table, _) = table.as_chunks::<ROW>();
-    let behind = table.partition_point(|row| start_of(row) <= pc);
-    let [.., a, b, c, d] = *table.get(behind.checked_sub(1)?)?;
-    let entry = relative(index_address, i32::from_ne_bytes([a, b, c, d]));
-    Some((section, entry))
+        self.at(i32::from_ne_bytes([a, b, c, d]))
+    }
+
+    fn at(&self, offset: i32) -> usize {
+        self.address.wrapping_add_signed(offset as isize)
+    }
+
+    /// Where `.eh_frame` starts, and, among these rows, the last description whose function starts at or before `pc`.
+    fn search(&self, among: Range<usize>, pc: usize) -> Option<(usize, usize)> {
+        let rows = self.rows.get(among.start..among.end.min(self.rows.len()))?;
+        let behind = rows.partition_point(|row| self.start_of(row) <= pc);
+        let [.., a, b, c, d] = *rows.get(behind.checked_sub(1)?)?;
+        Some((self.section, self.at(i32::from_ne_bytes([a, b, c, d]))))
+    }
+
+    /// The rows of the functions that have a part of `code`.
+    fn rows_of(&self, code: Range<usize>) -> Range<usize> {
+        let first = self.rows.partition_point(|row| self.start_of(row) <= code.start);
+        let end = self.rows.partition_point(|row| self.start_of(row) < code.end);
+        first.saturating_sub(1)..end
+    }
+}
+
+/// `image`, for looking only at what this part of its code is described by.
+pub(crate) fn narrowed(image: Image, code: Range<usize>) -> Image {
+    let index = image.frame_index();
+    let index = index.and_then(|bytes| Index::of(bytes, bytes.as_ptr().addr()));
+    index.map_or(image, |index| image.with_rows(index.rows_of(code)))
 }
 
 /// Where the function that has `pc` lies, if it is described.

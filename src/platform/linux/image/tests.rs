@@ -88,12 +88,7 @@ fn nothing_is_read_but_what_a_segment_lets_be_read() {
 
 #[test]
 fn an_index_of_frames_is_looked_for_in_readable_segments_only() {
-    let found = |index| {
-        of_every_permission(index)
-            .0
-            .frame_index()
-            .map(|(_, bytes)| bytes.len())
-    };
+    let found = |index| of_every_permission(index).0.frame_index().map(<[u8]>::len);
     assert_eq!(found(READ + PAGE - 12), Some(12));
     for nowhere in [READ + PAGE, WRITE, CLOSED, 0_usize.wrapping_sub(8)] {
         assert_eq!(found(nowhere), None, "{nowhere:#x}");

@@ -20,6 +20,32 @@ fn index(functions: &[i32]) -> Vec<u8> {
     bytes
 }
 
+fn search(bytes: &[u8], address: usize, pc: usize) -> Option<(usize, usize)> {
+    Index::of(bytes, address)?.search(0..usize::MAX, pc)
+}
+
+#[test]
+fn among_the_rows_of_a_range_of_code_what_it_is_described_by_is_found() {
+    let bytes = index(&[-0x1000, -0x800, 0x40, 0x80]);
+    let index = Index::of(&bytes, AT).unwrap();
+    for (code, rows) in [
+        (AT - 0x1000..AT - 0x800, 0..1),
+        (AT - 0x1000..AT - 0x7ff, 0..2),
+        (AT - 0x900..AT, 0..2),
+        (AT - 0x800..AT + 0x40, 1..2),
+        (AT + 0x41..AT + 0x50, 2..3),
+        (AT + 0x80..usize::MAX, 3..4),
+        (0..AT - 0x1000, 0..0),
+    ] {
+        assert_eq!(index.rows_of(code.clone()), rows, "{code:#x?}");
+        for pc in [code.start, code.end - 1] {
+            assert_eq!(index.search(rows.clone(), pc), search(&bytes, AT, pc), "{pc:#x}");
+        }
+    }
+    assert_eq!(index.search(1..2, AT - 0x1000), None);
+    assert_eq!(index.search(5..9, AT), None, "rows that are not there");
+}
+
 #[test]
 fn the_last_function_at_or_before_an_address_is_found() {
     let bytes = index(&[-0x1000, -0x800, 0x40]);
