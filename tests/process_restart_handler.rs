@@ -3,6 +3,9 @@
 #![cfg(throwto_ladder)]
 #![allow(unsafe_code)]
 
+#[path = "it/stage.rs"]
+mod stage;
+
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
@@ -12,6 +15,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use throwto::io::{Interruptible, wait_readable};
 use throwto::thread::JoinHandle;
 use throwto::{Raised, ReceiptState, Stop, ThreadId, raise_exc, stats, thread, threads};
+
+use stage::full_listener;
 
 /// Nothing here takes that long unless it hangs: it can only fail a test.
 const HANGS: Duration = Duration::from_secs(180);
@@ -257,28 +262,6 @@ fn a_connect_below_a_signal_keeps_its_outcome_and_can_be_raised_into() {
     wait_until_blocked(worker.id(), "ppoll(");
     worker.raise(Stop).unwrap();
     assert_raised(join(worker));
-}
-
-/// A listener whose queue is full, its address, and what fills the queue.
-fn full_listener() -> (
-    std::net::TcpListener,
-    std::net::SocketAddr,
-    Vec<std::os::fd::OwnedFd>,
-) {
-    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
-    use std::os::fd::AsRawFd;
-    let stream = |flags| socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
-    let listener = stream(SockFlag::SOCK_CLOEXEC);
-    socket::bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
-    let bound: SockaddrIn = socket::getsockname(listener.as_raw_fd()).unwrap();
-    let client = |_| {
-        let client = stream(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
-        let _ = socket::connect(client.as_raw_fd(), &bound);
-        client
-    };
-    let queue = (0..8).map(client).collect();
-    (listener.into(), ([127, 0, 0, 1], bound.port()).into(), queue)
 }
 
 /// While the thread itself blocks the nudge signal, only another signal can end its call; then the raise is met at once,

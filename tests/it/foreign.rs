@@ -213,23 +213,7 @@ fn the_fail_rung_ends_a_poll_whose_caller_takes_a_time_out_for_nothing() {
 #[cfg(throwto_ladder)]
 #[test]
 fn the_fail_rung_ends_a_connect_of_std_that_polls_with_its_own_limit() {
-    use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn};
-    let socket = socket::socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    socket::bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-    socket::listen(&socket, Backlog::new(0).unwrap()).unwrap();
-    let listener = TcpListener::from(socket);
-    let addr = listener.local_addr().unwrap();
-    // Nobody accepts: once the queue is full, the next to come waits.
-    let mut queued = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
-        queued.push(stream);
-    }
+    let (_listener, addr, _queued) = full_listener();
     let error = broken("poll(", move || {
         failing(|| std::net::TcpStream::connect_timeout(&addr, FOREVER)).unwrap_err()
     });

@@ -13,6 +13,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 use throwto::io::{Interruptible, PollFd, connect, connect_timeout, poll, wait_readable, wait_writable};
 use throwto::{Stop, ThreadId, raise_exc, thread};
 
+use crate::stage::full_listener;
 use crate::stuck::{
     HANGS, Op, assert_raised, each_is_broken, each_is_broken_under_a_mask, each_raises_at_entry, join,
     wait_until_blocked,
@@ -38,35 +39,6 @@ fn full_datagrams() -> (UnixDatagram, UnixDatagram) {
     while here.send(&[0; 1024]).is_ok() {}
     here.set_nonblocking(false).unwrap();
     (here, there)
-}
-
-/// A listener whose queue is full, so that the kernel lets further connections wait. Keep what fills it.
-struct FullListener {
-    addr: SocketAddr,
-    _listener: std::os::fd::OwnedFd,
-    _queue: Vec<std::os::fd::OwnedFd>,
-}
-
-impl FullListener {
-    fn new() -> Self {
-        let stream = |flags| socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
-        let listener = stream(SockFlag::SOCK_CLOEXEC);
-        socket::bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
-        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
-        let bound: SockaddrIn = socket::getsockname(listener.as_raw_fd()).unwrap();
-        let mut queue = Vec::new();
-        for _ in 0..8 {
-            let client = stream(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
-            let _ = socket::connect(client.as_raw_fd(), &bound);
-            queue.push(client);
-        }
-        let addr = SocketAddr::from(([127, 0, 0, 1], bound.port()));
-        Self {
-            addr,
-            _listener: listener,
-            _queue: queue,
-        }
-    }
 }
 
 fn udp() -> Interruptible<UdpSocket> {
@@ -127,7 +99,7 @@ fn ops() -> Vec<Op> {
     let (udp1, udp2, udp3, udp4) = (udp(), udp(), udp(), udp());
     let datagrams = UnixDatagram::pair().unwrap();
     let (sender, receiver) = full_datagrams();
-    let (slow, slower) = (FullListener::new(), FullListener::new());
+    let (slow, slower) = (full_listener(), full_listener());
     let tcp = Interruptible::new(TcpListener::bind("127.0.0.1:0").unwrap());
     let tcp2 = Interruptible::new(
         TcpListener::bind("[::1]:0")
@@ -167,9 +139,9 @@ fn ops() -> Vec<Op> {
         Op::new("sendto", move || {
             (Interruptible::new(sender).send(b"no room"), receiver).0
         }),
-        Op::new("connect", move || (connect(slow.addr), slow).0),
+        Op::new("connect", move || (connect(slow.1), slow).0),
         Op::new("ppoll", move || {
-            (connect_timeout(&slower.addr, HANGS * 10), slower).0
+            (connect_timeout(&slower.1, HANGS * 10), slower).0
         }),
         Op::new("ppoll", move || (wait_readable(&e.0, None), &e.1).0),
         Op::new("ppoll", move || {
@@ -275,10 +247,10 @@ fn time_limits_hold_whether_zero_short_or_endless() {
     assert!(began.elapsed() >= Duration::from_millis(20));
     writer.write_all(b"!").unwrap();
     assert!(wait_readable(&reader, Some(Duration::MAX)).unwrap());
-    let slow = FullListener::new();
-    let error = connect_timeout(&slow.addr, Duration::from_millis(20)).unwrap_err();
+    let slow = full_listener();
+    let error = connect_timeout(&slow.1, Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    let error = connect_timeout(&slow.addr, Duration::ZERO).unwrap_err();
+    let error = connect_timeout(&slow.1, Duration::ZERO).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
 

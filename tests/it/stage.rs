@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,28 @@ use throwto::{Raised, ReceiptState, Rung, ThreadId, ThreadInfo, thread, threads}
 pub const LIMIT: Duration = Duration::from_secs(180);
 /// Longer than any test: a wait of this length ends only by a raise.
 pub const FOREVER: Duration = Duration::from_secs(3600);
+
+/// A listener whose queue is full, its address, and what fills the queue: nobody accepts, and the next to connect waits. Not full before
+/// somebody has been seen to wait: handshakes that are under way leave room for more.
+pub fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+    use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn};
+    let listener = socket::socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    socket::bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let listener = TcpListener::from(listener);
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
+        queued.push(stream);
+    }
+    (listener, addr, queued)
+}
 
 /// Counts the lives of one test's exceptions.
 #[derive(Debug, Default)]
