@@ -303,7 +303,8 @@ fn no_allocator_is_called_in_the_handler_whatever_it_does() {
         count(&PASSED_ON),
         count(&LOOKED)
     );
-    assert!(count(&RUN) > 1000 && count(&PASSED_ON) > 100 && count(&LOOKED) > 1000);
+    let enough = |usual| usual * rounds(30).min(30) / 30;
+    assert!(count(&RUN) > enough(1000) && count(&PASSED_ON) > enough(100) && count(&LOOKED) > 1000);
     // The check bites: what the C library allocates for itself is seen, and what is inside is not survived.
     let looked = count(&LOOKED);
     // SAFETY: copies a string.

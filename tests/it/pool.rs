@@ -492,7 +492,8 @@ fn a_job_stuck_beyond_every_rung_is_reported_and_its_thread_replaced_and_ends_wh
     let held = library.hold();
     let (theirs, came_free) = (Arc::clone(&library), Arc::new(()));
     let inside = Arc::clone(&came_free);
-    let stuck = Job::new().limit(SOON).label("query");
+    // Not before it is stuck: then it would end with its limit.
+    let stuck = Job::new().limit(Duration::from_millis(500)).label("query");
     let stuck = pool
         .submit_with(stuck, move || {
             let calls = with_fail(throwto::foreign::Call::new("library"), true).run(|| theirs.call());
