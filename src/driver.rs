@@ -191,7 +191,7 @@ pub(crate) fn reset_after_fork() {
 struct Fresh {
     id: ThreadId,
     note: Note,
-    /// How long the signal that goes with it is given.
+    /// Until when the signal that goes with it is waited for.
     patience: Instant,
 }
 
