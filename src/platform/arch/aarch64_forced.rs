@@ -205,6 +205,15 @@ pub(crate) fn controls() -> usize {
     word
 }
 
+/// The stack pointer. The address of a variable is elsewhere, where a sanitizer has moved that.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let sp;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, sp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
 /// Where the function that [`enter`] calls returns to. The frame that does so ends at the anchor.
 pub(crate) fn return_address() -> usize {
     (&raw const throwto_0_1_forced_return) as usize

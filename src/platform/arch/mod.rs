@@ -41,7 +41,7 @@ pub(crate) use aarch64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "aarch64", throwto_forced))]
 pub(crate) use aarch64_forced::{
     FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
-    return_address,
+    return_address, stack_pointer,
 };
 #[cfg(all(test, target_arch = "aarch64", throwto_forced))]
 use aarch64_forced::{throwto_0_1_forced_lost, throwto_0_1_forced_scrambles};
@@ -51,7 +51,7 @@ pub(crate) use x86_64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "x86_64", throwto_forced))]
 pub(crate) use x86_64_forced::{
     FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
-    return_address,
+    return_address, stack_pointer,
 };
 #[cfg(all(test, target_arch = "x86_64", throwto_forced))]
 use x86_64_forced::{throwto_0_1_forced_lost, throwto_0_1_forced_scrambles};

@@ -272,9 +272,7 @@ pub(super) fn prove(
 
 /// Whether the caller runs on this alternate stack, and has room on it.
 fn has_room(alternate: &libc::stack_t) -> bool {
-    let here = 0_u8;
-    let start = alternate.ss_sp as usize;
-    let left = (&raw const here).addr().wrapping_sub(start);
+    let left = arch::stack_pointer().wrapping_sub(alternate.ss_sp as usize);
     alternate.ss_flags & libc::SS_DISABLE == 0 && (ROOM..alternate.ss_size).contains(&left)
 }
 

@@ -186,8 +186,7 @@ fn in_a_stripped_program_only_the_shim_is_known_to_be_own() {
 /// Shows platform::linux::forced::proof I2.
 #[test]
 fn a_walk_takes_place_on_an_alternate_stack_that_has_room() {
-    let here = 0_u8;
-    let here = (&raw const here).addr();
+    let here = arch::stack_pointer();
     let stack = |start: usize, size, flags| libc::stack_t {
         ss_sp: start as *mut libc::c_void,
         ss_flags: flags,
