@@ -120,7 +120,8 @@ fn the_floating_point_control_is_put_back() {
 fn what_the_host_has_set_for_a_thread_is_put_back_too() {
     let worker = thread::spawn(|| {
         let flushing = 0x9fc0_u32;
-        // SAFETY: no arithmetic is done on this thread.
+        // SAFETY: stands for a host in C that has done so before any Rust ran here, which Rust itself may not. Nothing on this thread
+        // calculates with floating-point numbers, so nobody can tell.
         unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const flushing) };
         let before = Belongings::now();
         let call = abandoned("of a host");
