@@ -58,8 +58,16 @@ impl Target {
             // SAFETY: no arguments.
             let pthread = unsafe { libc::pthread_self() };
             tell.send((attachment.id(), pthread)).expect("the raiser listens");
+            // Made once, as is the buffer of the other way out: what it reads of the program's symbols would be read in each sample.
+            let call = Call::new("spin")
+                .abandon_after(Duration::ZERO)
+                .allow(&spin_module());
             for ours in todo {
-                let raised = if ours { abandoned(&theirs) } else { jumped(&theirs) };
+                let raised = if ours {
+                    abandoned(&call, &theirs)
+                } else {
+                    jumped(&theirs)
+                };
                 theirs.left_at.store(now(), Ordering::Relaxed);
                 assert_eq!(raised.is_some(), ours);
                 drop(raised);
@@ -104,10 +112,7 @@ impl Target {
     }
 }
 
-fn abandoned(shared: &Shared) -> Option<Raised> {
-    let call = Call::new("spin")
-        .abandon_after(Duration::ZERO)
-        .allow(&spin_module());
+fn abandoned(call: &Call<'_>, shared: &Shared) -> Option<Raised> {
     // SAFETY: a C loop, which owns nothing, as this closure does.
     match unsafe { call.run_forced(|| jump::spin(&shared.spinning)) } {
         Err(CallError::Raised(raised)) => Some(raised),

@@ -16,7 +16,7 @@ use super::{Call, CallError, LeftCall, raised_before};
 use crate::current;
 use crate::driver;
 use crate::exception::{Cancelled, Interrupted, TimedOut};
-use crate::platform::forced::{self, Escape, Facts, Ready};
+use crate::platform::forced::{self, Beginning, Escape, Facts, Ready};
 use crate::protocol::record::{Fences, Owner};
 use crate::protocol::scope::Why;
 use crate::protocol::word::Region;
@@ -39,31 +39,62 @@ pub(super) fn prepared() -> Result<&'static Facts, &'static str> {
 #[repr(C)]
 struct Job<'r, F, T> {
     escape: Escape<'r>,
+    /// Of more than a word, as the result. Others go in, and come back, as words do.
     f: F,
-    /// Of more than a word; others come back as words do.
     result: T,
 }
 
+impl<F: FnOnce() -> T, T> Job<'_, F, T> {
+    const BEGINNING: &'static Beginning = &Beginning::of(shim::<F, T>);
+}
+
 /// # Safety
-/// `job` points to a `Job<F, T>` with a closure. It is taken.
-unsafe extern "C-unwind" fn shim<F: FnOnce() -> T, T>(job: *mut ()) -> MaybeUninit<usize> {
+/// `job` points to a `Job<F, T>`, whose closure was handed over with this word. It is taken.
+unsafe extern "C-unwind" fn shim<F: FnOnce() -> T, T>(
+    job: *mut (),
+    word: MaybeUninit<usize>,
+) -> MaybeUninit<usize> {
     let job = job.cast::<Job<'_, F, T>>();
     // SAFETY: by contract. Lookers have the escape only.
     let place = unsafe { &raw mut (*job).f };
-    // SAFETY: by contract it is there.
-    let f = unsafe { place.read() };
-    let result = f();
+    // SAFETY: by contract.
+    let f = unsafe { take_over(word, place) };
+    // SAFETY: as above.
+    let place = unsafe { &raw mut (*job).result };
+    // SAFETY: a place for it.
+    unsafe { hand_over(f(), place) }
+}
+
+/// Puts a value where it gets to the other side of the trampoline: into the word that goes through, or into `place`.
+///
+/// # Safety
+/// `place` may be written to.
+#[inline(always)]
+unsafe fn hand_over<T>(value: T, place: *mut T) -> MaybeUninit<usize> {
     let mut word = MaybeUninit::<usize>::uninit();
-    if fits_word::<T>() {
-        // SAFETY: a word has room for it.
-        unsafe { word.as_mut_ptr().cast::<T>().write_unaligned(result) };
+    let place = if fits_word::<T>() {
+        word.as_mut_ptr().cast()
     } else {
-        // SAFETY: as above.
-        let place = unsafe { &raw mut (*job).result };
-        // SAFETY: a place for it.
-        unsafe { place.write(result) };
-    }
+        place
+    };
+    // SAFETY: a word with room for it, or by contract.
+    unsafe { place.write_unaligned(value) };
     word
+}
+
+/// What was handed over on the other side.
+///
+/// # Safety
+/// [`hand_over`] was given such a value and this place, and has given this word. To be taken once.
+#[inline(always)]
+unsafe fn take_over<T>(word: MaybeUninit<usize>, place: *const T) -> T {
+    let place = if fits_word::<T>() {
+        word.as_ptr().cast()
+    } else {
+        place
+    };
+    // SAFETY: by contract it is there.
+    unsafe { place.read_unaligned() }
 }
 
 const fn fits_word<T>() -> bool {
@@ -200,7 +231,7 @@ impl Call<'_> {
         let mut job = MaybeUninit::<Job<'_, F, T>>::uninit();
         let frame = job.as_mut_ptr();
         // SAFETY: a place of ours, which begins with one.
-        unsafe { Escape::put(frame.cast(), ready, self, shim::<F, T>) };
+        unsafe { Escape::put(frame.cast(), ready, self, Job::<F, T>::BEGINNING) };
         let (crossing, calls) = Crossing::begin(owner, in_a_panic(region), frame.cast(), fences);
         if calls && let Some(raised) = raised_before(owner) {
             crossing.end(fences);
@@ -209,22 +240,17 @@ impl Call<'_> {
         let mark = Mark::now();
         // SAFETY: the job is ours; of it lookers have the escape only.
         let place = unsafe { &raw mut (*frame).f };
-        // SAFETY: see above.
-        unsafe { place.write(f) };
+        // SAFETY: a place for it.
+        let word = unsafe { hand_over(f, place) };
         // SAFETY: the shim gets the job it is made for, once; the frames are as the caller has promised; a call begins with
         // its terms.
-        match unsafe { Escape::call(frame.cast()) } {
+        match unsafe { Escape::call(frame.cast(), word) } {
             Some(word) => {
                 crossing.end(fences);
-                Ok(if fits_word::<T>() {
-                    // SAFETY: the shim has put a result of this size there.
-                    unsafe { word.as_ptr().cast::<T>().read_unaligned() }
-                } else {
-                    // SAFETY: the job is ours.
-                    let place = unsafe { &raw const (*frame).result };
-                    // SAFETY: the shim has returned, so it has written the result.
-                    unsafe { place.read() }
-                })
+                // SAFETY: the job is ours.
+                let place = unsafe { &raw const (*frame).result };
+                // SAFETY: the shim has returned, so it has handed its result over.
+                Ok(unsafe { take_over(word, place) })
             }
             None => {
                 // SAFETY: it has just been left.

@@ -34,7 +34,15 @@ pub(crate) mod forced {
         Err("unwind or abandon: they need Linux on x86-64 or aarch64 with the GNU C library")
     }
 
-    pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<usize>;
+    pub(crate) type Function = unsafe extern "C-unwind" fn(*mut (), MaybeUninit<usize>) -> MaybeUninit<usize>;
+
+    pub(crate) struct Beginning;
+
+    impl Beginning {
+        pub(crate) const fn of(_shim: Function) -> Self {
+            Self
+        }
+    }
 
     #[derive(Clone, Copy)]
     pub(crate) struct Ready(Infallible);
@@ -75,7 +83,7 @@ pub(crate) mod forced {
     impl<'a> Escape<'a> {
         /// # Safety
         /// None to keep.
-        pub(crate) unsafe fn put<C>(_place: *mut Self, ready: Ready, _call: &'a C, _shim: Function) {
+        pub(crate) unsafe fn put<C>(_place: *mut Self, ready: Ready, _call: &'a C, _beginning: &Beginning) {
             match ready.0 {}
         }
 
@@ -87,7 +95,7 @@ pub(crate) mod forced {
 
         /// # Safety
         /// None to keep: there is no such value.
-        pub(crate) unsafe fn call(this: *mut Self) -> Option<MaybeUninit<usize>> {
+        pub(crate) unsafe fn call(this: *mut Self, _word: MaybeUninit<usize>) -> Option<MaybeUninit<usize>> {
             // SAFETY: by contract one of a type without values.
             match unsafe { &*this }.0 {}
         }

@@ -10,14 +10,15 @@
 //!
 //! ```text
 //!   sp + 16   the caller's frame                       frame +  0   its owner's
-//!        8    x30                                               8   the function
-//!   sp -> 0   the frame   <- the anchor of the region           16   FPCR
-//!                                                               24   x19 .. x29
-//!                                                              112   d8 .. d15 (the lower halves are all that a callee keeps)
+//!        8    x30                                               8   FPCR
+//!   sp -> 0   the frame   <- the anchor of the region           16   the function
+//!                                                               24   its owner's
+//!                                                               32   x19 .. x29
+//!                                                              120   d8 .. d15 (the lower halves are all that a callee keeps)
 //! ```
 //!
 //! A call leaves its return address in x30, so the frame of the function ends where ours begins: its CFA is the anchor. The
-//! function's result passes through in x0; x1 tells whether there is one.
+//! function's result passes through in x0, a word for it in x1; on the way back x1 tells whether there is a result.
 //!
 //! ## The unwinding stub
 //!
@@ -45,23 +46,23 @@ global_asm!(
     ".globl throwto_0_1_forced_enter",
     ".hidden throwto_0_1_forced_enter",
     ".type throwto_0_1_forced_enter,@function",
-    "throwto_0_1_forced_enter:", // x0: the frame; its second word is the function
+    "throwto_0_1_forced_enter:", // x0: the frame, which has the function. x1: a word for it
     ".cfi_startproc",
     "hint #34", // bti c
     "stp x0, x30, [sp, #-16]!",
     ".cfi_def_cfa_offset 16",
     ".cfi_offset x30, -8",
-    "stp x19, x20, [x0, #24]",
-    "stp x21, x22, [x0, #40]",
-    "stp x23, x24, [x0, #56]",
-    "stp x25, x26, [x0, #72]",
-    "stp x27, x28, [x0, #88]",
-    "str x29, [x0, #104]",
-    "stp d8, d9, [x0, #112]",
-    "stp d10, d11, [x0, #128]",
-    "stp d12, d13, [x0, #144]",
-    "stp d14, d15, [x0, #160]",
-    "ldr x9, [x0, #8]",
+    "stp x19, x20, [x0, #32]",
+    "stp x21, x22, [x0, #48]",
+    "stp x23, x24, [x0, #64]",
+    "stp x25, x26, [x0, #80]",
+    "stp x27, x28, [x0, #96]",
+    "str x29, [x0, #112]",
+    "stp d8, d9, [x0, #120]",
+    "stp d10, d11, [x0, #136]",
+    "stp d12, d13, [x0, #152]",
+    "stp d14, d15, [x0, #168]",
+    "ldr x9, [x0, #16]",
     "blr x9",
     ".globl throwto_0_1_forced_return",
     ".hidden throwto_0_1_forced_return",
@@ -76,17 +77,17 @@ global_asm!(
     ".hidden throwto_0_1_forced_escape",
     "throwto_0_1_forced_escape:", // sp: the anchor
     "ldr x10, [sp]",
-    "ldp x19, x20, [x10, #24]",
-    "ldp x21, x22, [x10, #40]",
-    "ldp x23, x24, [x10, #56]",
-    "ldp x25, x26, [x10, #72]",
-    "ldp x27, x28, [x10, #88]",
-    "ldr x29, [x10, #104]",
-    "ldp d8, d9, [x10, #112]",
-    "ldp d10, d11, [x10, #128]",
-    "ldp d12, d13, [x10, #144]",
-    "ldp d14, d15, [x10, #160]",
-    "ldr x9, [x10, #16]",
+    "ldp x19, x20, [x10, #32]",
+    "ldp x21, x22, [x10, #48]",
+    "ldp x23, x24, [x10, #64]",
+    "ldp x25, x26, [x10, #80]",
+    "ldp x27, x28, [x10, #96]",
+    "ldr x29, [x10, #112]",
+    "ldp d8, d9, [x10, #120]",
+    "ldp d10, d11, [x10, #136]",
+    "ldp d12, d13, [x10, #152]",
+    "ldp d14, d15, [x10, #168]",
+    "ldr x9, [x10, #8]",
     "msr fpcr, x9",
     "ldp x1, x30, [sp], #16",
     ".cfi_def_cfa_offset 0",
@@ -159,17 +160,19 @@ struct Returned {
     frame: usize,
 }
 
-/// What a region that may be left by force calls with its frame. A result of more than a word is in the frame.
-pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<usize>;
+/// What a region that may be left by force calls with its frame and a word. What does not fit a word, either way, is in the frame.
+pub(crate) type Function = unsafe extern "C-unwind" fn(*mut (), MaybeUninit<usize>) -> MaybeUninit<usize>;
 /// Where in the frame it is, as the trampoline has it.
-pub(crate) const FUNCTION: usize = 8;
+pub(crate) const FUNCTION: usize = 16;
+/// Where in the frame the trampoline looks for the [`controls`] if the call is left.
+pub(crate) const CONTROLS: usize = 8;
 /// Where in the frame the trampoline keeps what its caller has in registers, as it has it.
-pub(crate) const SAVES: usize = 16;
-/// How many words. The first is the [`controls`], for who leaves to write.
-pub(crate) const SAVED: usize = 20;
+pub(crate) const SAVES: usize = 32;
+/// How many words.
+pub(crate) const SAVED: usize = 19;
 
 unsafe extern "C-unwind" {
-    fn throwto_0_1_forced_enter(frame: *mut ()) -> Returned;
+    fn throwto_0_1_forced_enter(frame: *mut (), word: MaybeUninit<usize>) -> Returned;
 }
 
 unsafe extern "C" {
@@ -183,17 +186,17 @@ unsafe extern "C" {
 /// The words of the unwinding stub, above.
 const STUB_WORDS: usize = 4;
 
-/// Calls the function of `frame` with `frame`. Gives its result, or `None` if the call was left by force.
+/// Calls the function of `frame` with `frame` and `word`. Gives its result, or `None` if the call was left by force.
 ///
 /// # Safety
-/// 1. The second word of `frame`, at [`FUNCTION`], is a [`Function`] that may be called with `frame`; the [`SAVED`] words from
-///    [`SAVES`] on are nobody else's.
+/// 1. At [`FUNCTION`] of `frame` there is a [`Function`] that may be called with both; the word at [`CONTROLS`] and the [`SAVED`] words
+///    from [`SAVES`] on are nobody else's.
 /// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped, and has written
-///    [`controls`] to the first of those words.
+///    [`controls`] to that word.
 #[inline(always)]
-pub(crate) unsafe fn enter(frame: *mut ()) -> Option<MaybeUninit<usize>> {
+pub(crate) unsafe fn enter(frame: *mut (), word: MaybeUninit<usize>) -> Option<MaybeUninit<usize>> {
     // SAFETY: by 1; the stub follows the C calling convention and describes its frame. By 2 it returns once.
-    let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame) };
+    let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame, word) };
     (frame != 0).then_some(word)
 }
 
@@ -408,5 +411,8 @@ unsafe extern "C" {
 #[cfg(test)]
 unsafe extern "C-unwind" {
     /// As the comment on the assembly says.
-    pub(super) fn throwto_0_1_forced_scrambles(frame: *mut ()) -> MaybeUninit<usize>;
+    pub(super) fn throwto_0_1_forced_scrambles(
+        frame: *mut (),
+        word: MaybeUninit<usize>,
+    ) -> MaybeUninit<usize>;
 }

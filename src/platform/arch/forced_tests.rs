@@ -5,49 +5,56 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
 use super::{
-    Function, SAVED, controls, enter, frame_at, land, on_stack, return_address, throwto_0_1_forced_lost,
-    throwto_0_1_forced_scrambles,
+    CONTROLS, FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, land, on_stack, return_address,
+    throwto_0_1_forced_lost, throwto_0_1_forced_scrambles,
 };
 
 /// What [`enter`] wants, and a word for the function.
 #[repr(C)]
 struct Frame {
     first: usize,
+    controls: usize,
     function: Function,
-    saved: [usize; SAVED],
     more: usize,
+    saved: [usize; SAVED],
 }
+
+const _: () = assert!(offset_of!(Frame, controls) == CONTROLS && offset_of!(Frame, function) == FUNCTION);
+const _: () = assert!(offset_of!(Frame, saved) == SAVES);
 
 impl Frame {
     fn calling(function: Function) -> Self {
-        let mut saved = [0; SAVED];
-        saved[0] = controls();
         Self {
             first: 0,
+            controls: controls(),
             function,
-            saved,
             more: 0,
+            saved: [0; SAVED],
         }
     }
 
     /// # Safety
     /// The function may be called.
     unsafe fn enter(&mut self) -> Option<usize> {
-        // SAFETY: its second word is the function.
-        let word = unsafe { enter(std::ptr::from_mut(self).cast()) }?;
+        // SAFETY: it has the function where that belongs.
+        let word = unsafe { enter(std::ptr::from_mut(self).cast(), MaybeUninit::new(GIVEN)) }?;
         // SAFETY: the functions below give a word back.
         Some(unsafe { word.assume_init() })
     }
 }
 
-unsafe extern "C-unwind" fn returns(frame: *mut ()) -> MaybeUninit<usize> {
+/// The word that goes in.
+const GIVEN: usize = usize::MAX / 3;
+
+unsafe extern "C-unwind" fn returns(frame: *mut (), word: MaybeUninit<usize>) -> MaybeUninit<usize> {
     // SAFETY: the test hands over a frame.
     let frame = unsafe { &mut *frame.cast::<Frame>() };
     frame.more += 1;
-    MaybeUninit::new(frame.first + 5)
+    // SAFETY: `Frame::enter` hands over a number.
+    MaybeUninit::new(unsafe { word.assume_init() } ^ 5)
 }
 
 /// Where the frame ends that returns to the trampoline, as the C library's unwinder finds it.
@@ -79,7 +86,7 @@ fn anchor() -> usize {
     anchor
 }
 
-unsafe extern "C-unwind" fn leaves(frame: *mut ()) -> MaybeUninit<usize> {
+unsafe extern "C-unwind" fn leaves(frame: *mut (), _: MaybeUninit<usize>) -> MaybeUninit<usize> {
     let anchor = anchor();
     assert!(anchor != 0 && anchor.is_multiple_of(16), "{anchor:#x}");
     // SAFETY: the anchor of this call.
@@ -93,7 +100,7 @@ fn a_call_that_returns_is_told_from_one_that_was_left() {
     let mut frame = Frame::calling(returns);
     // SAFETY: `returns` wants a frame.
     let word = unsafe { frame.enter() };
-    assert_eq!((word, frame.more), (Some(5), 1));
+    assert_eq!((word, frame.more), (Some(GIVEN ^ 5), 1));
     let mut frame = Frame::calling(leaves);
     for _ in 0..1000 {
         // SAFETY: `leaves` ignores its frame.
@@ -111,7 +118,7 @@ fn what_a_callee_keeps_is_as_it_was_behind_a_call_that_was_left() {
 
 #[test]
 fn a_panic_passes_through_the_trampoline() {
-    unsafe extern "C-unwind" fn panics(_: *mut ()) -> MaybeUninit<usize> {
+    unsafe extern "C-unwind" fn panics(_: *mut (), _: MaybeUninit<usize>) -> MaybeUninit<usize> {
         std::panic::resume_unwind(Box::new(7_u8));
     }
     let mut frame = Frame::calling(panics);

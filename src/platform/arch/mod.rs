@@ -1,7 +1,7 @@
 //! One instruction set: every file here defines the same names.
 //!
 //! Owns: the choice. The contract: `CANCELLED`, `TELLS_NUMBER`, `window`, `classify`, `Context` with the methods below; `dwarf`
-//! with `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`, `address`; for the forced rungs `Function`, `FUNCTION`, `SAVES`, `SAVED`, `enter`,
+//! with `REGISTERS`, `PC`, `SP`, `RED_ZONE`, `RETURN_ADDRESS`, `RULES`, `is_return`, `address`; for the forced rungs `Function`, `FUNCTION`, `CONTROLS`, `SAVES`, `SAVED`, `enter`,
 //! `return_address`, `frame_at`, `land`, `on_stack`, `has_shadow_stack`.
 //!
 //! **Signal context:** see each file.
@@ -40,7 +40,7 @@ mod x86_64_number;
 pub(crate) use aarch64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "aarch64", throwto_forced))]
 pub(crate) use aarch64_forced::{
-    FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
+    CONTROLS, FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
     return_address, stack_pointer,
 };
 #[cfg(all(test, target_arch = "aarch64", throwto_forced))]
@@ -50,7 +50,7 @@ pub(crate) use registers::Registers;
 pub(crate) use x86_64::{CANCELLED, Context, TELLS_NUMBER, classify, window};
 #[cfg(all(target_arch = "x86_64", throwto_forced))]
 pub(crate) use x86_64_forced::{
-    FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
+    CONTROLS, FUNCTION, Function, SAVED, SAVES, controls, enter, frame_at, has_shadow_stack, land, on_stack,
     return_address, stack_pointer,
 };
 #[cfg(all(test, target_arch = "x86_64", throwto_forced))]

@@ -10,10 +10,10 @@
 //!
 //! ```text
 //!   sp + 16   the caller's frame                       frame +  0   its owner's
-//!        8    return address of `enter`                         8   the function
-//!   sp -> 0   the frame   <- the anchor of the region           16   MXCSR, x87 control word
-//!       - 8   return address of the function:                   24   rbx, rbp, r12, r13, r14, r15
-//!             `throwto_0_1_forced_return`                       72   to spare
+//!        8    return address of `enter`                         8   MXCSR, x87 control word
+//!   sp -> 0   the frame   <- the anchor of the region           16   the function
+//!       - 8   return address of the function:                   24   its owner's
+//!             `throwto_0_1_forced_return`                       32   rbx, rbp, r12, r13, r14, r15
 //! ```
 //!
 //! All that a C function may expect of its callee is behind that one address: by way of the frame, which its owner has further out on the
@@ -27,7 +27,7 @@
 //! The anchor is not kept anywhere: it is where the frame ends that returns to [`return_address`], which who leaves must walk
 //! up to anyway. The registers are kept although that walk recovers them as well: a function that never returns need not
 //! save what it changes, and some compilers make use of that. Who leaves anything by an anchor has read the frame there, and knows that
-//! it is the region's. The result of the function passes through in rax; rdx tells whether there is one.
+//! it is the region's. A word for the function passes through in rsi, its result in rax; rdx tells whether there is one.
 //!
 //! ## The unwinding stub
 //!
@@ -59,17 +59,17 @@ global_asm!(
     ".globl throwto_0_1_forced_enter",
     ".hidden throwto_0_1_forced_enter",
     ".type throwto_0_1_forced_enter,@function",
-    "throwto_0_1_forced_enter:", // rdi: the frame; its second word is the function
+    "throwto_0_1_forced_enter:", // rdi: the frame, which has the function. rsi: a word for it
     ".cfi_startproc",
     "push rdi",
     ".cfi_def_cfa_offset 16",
-    "mov [rdi + 24], rbx",
-    "mov [rdi + 32], rbp",
-    "mov [rdi + 40], r12",
-    "mov [rdi + 48], r13",
-    "mov [rdi + 56], r14",
-    "mov [rdi + 64], r15",
-    "call [rdi + 8]",
+    "mov [rdi + 32], rbx",
+    "mov [rdi + 40], rbp",
+    "mov [rdi + 48], r12",
+    "mov [rdi + 56], r13",
+    "mov [rdi + 64], r14",
+    "mov [rdi + 72], r15",
+    "call [rdi + 16]",
     ".globl throwto_0_1_forced_return",
     ".hidden throwto_0_1_forced_return",
     "throwto_0_1_forced_return:",
@@ -81,16 +81,16 @@ global_asm!(
     ".hidden throwto_0_1_forced_escape",
     "throwto_0_1_forced_escape:", // rsp: the anchor
     "mov rcx, [rsp]",
-    "mov rbx, [rcx + 24]",
-    "mov rbp, [rcx + 32]",
-    "mov r12, [rcx + 40]",
-    "mov r13, [rcx + 48]",
-    "mov r14, [rcx + 56]",
-    "mov r15, [rcx + 64]",
+    "mov rbx, [rcx + 32]",
+    "mov rbp, [rcx + 40]",
+    "mov r12, [rcx + 48]",
+    "mov r13, [rcx + 56]",
+    "mov r14, [rcx + 64]",
+    "mov r15, [rcx + 72]",
     "cld",
     "fninit", // empties the register stack
-    "fldcw [rcx + 20]",
-    "ldmxcsr [rcx + 16]",
+    "fldcw [rcx + 12]",
+    "ldmxcsr [rcx + 8]",
     "pop rdx",
     ".cfi_def_cfa_offset 8",
     "xor edx, edx",
@@ -155,17 +155,19 @@ struct Returned {
     frame: usize,
 }
 
-/// What a region that may be left by force calls with its frame. A result of more than a word is in the frame.
-pub(crate) type Function = unsafe extern "C-unwind" fn(*mut ()) -> MaybeUninit<usize>;
+/// What a region that may be left by force calls with its frame and a word. What does not fit a word, either way, is in the frame.
+pub(crate) type Function = unsafe extern "C-unwind" fn(*mut (), MaybeUninit<usize>) -> MaybeUninit<usize>;
 /// Where in the frame it is, as the trampoline has it.
-pub(crate) const FUNCTION: usize = 8;
+pub(crate) const FUNCTION: usize = 16;
+/// Where in the frame the trampoline looks for the [`controls`] if the call is left.
+pub(crate) const CONTROLS: usize = 8;
 /// Where in the frame the trampoline keeps what its caller has in registers, as it has it.
-pub(crate) const SAVES: usize = 16;
-/// How many words. The first is the [`controls`], for who leaves to write.
-pub(crate) const SAVED: usize = 8;
+pub(crate) const SAVES: usize = 32;
+/// How many words.
+pub(crate) const SAVED: usize = 6;
 
 unsafe extern "C-unwind" {
-    fn throwto_0_1_forced_enter(frame: *mut ()) -> Returned;
+    fn throwto_0_1_forced_enter(frame: *mut (), word: MaybeUninit<usize>) -> Returned;
 }
 
 unsafe extern "C" {
@@ -183,17 +185,17 @@ const STUB_WORDS: u64 = 4;
 /// Direction, alignment check, trap.
 const FLAGS_TO_CLEAR: i64 = 1 << 10 | 1 << 18 | 1 << 8;
 
-/// Calls the function of `frame` with `frame`. Gives its result, or `None` if the call was left by force.
+/// Calls the function of `frame` with `frame` and `word`. Gives its result, or `None` if the call was left by force.
 ///
 /// # Safety
-/// 1. The second word of `frame`, at [`FUNCTION`], is a [`Function`] that may be called with `frame`; the [`SAVED`] words from
-///    [`SAVES`] on are nobody else's.
+/// 1. At [`FUNCTION`] of `frame` there is a [`Function`] that may be called with both; the word at [`CONTROLS`] and the [`SAVED`] words
+///    from [`SAVES`] on are nobody else's.
 /// 2. Whoever leaves by the anchor does so while the call lasts, on its thread, and only past frames that may be dropped, and has written
-///    [`controls`] to the first of those words.
+///    [`controls`] to that word.
 #[inline(always)]
-pub(crate) unsafe fn enter(frame: *mut ()) -> Option<MaybeUninit<usize>> {
+pub(crate) unsafe fn enter(frame: *mut (), word: MaybeUninit<usize>) -> Option<MaybeUninit<usize>> {
     // SAFETY: by 1; the stub follows the C calling convention and describes its frame. By 2 it returns once.
-    let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame) };
+    let Returned { word, frame } = unsafe { throwto_0_1_forced_enter(frame, word) };
     (frame != 0).then_some(word)
 }
 
@@ -350,5 +352,8 @@ unsafe extern "C" {
 #[cfg(test)]
 unsafe extern "C-unwind" {
     /// As the comment on the assembly says.
-    pub(super) fn throwto_0_1_forced_scrambles(frame: *mut ()) -> MaybeUninit<usize>;
+    pub(super) fn throwto_0_1_forced_scrambles(
+        frame: *mut (),
+        word: MaybeUninit<usize>,
+    ) -> MaybeUninit<usize>;
 }

@@ -35,7 +35,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
 use super::module::Module;
-use crate::platform::arch::{self, Context, FUNCTION, SAVED, SAVES};
+use crate::platform::arch::{self, CONTROLS, Context, FUNCTION, SAVED, SAVES};
 use crate::platform::spot::{Key, Passed, Refused, Why};
 use crate::protocol::order::{Act, Instruction};
 use crate::protocol::record::Record;
@@ -75,18 +75,20 @@ impl Terms {
 }
 
 /// The way out of a region: the frame that the region shows, on its owner's stack above that of the trampoline.
-#[repr(C)]
+#[repr(C, align(16))]
 pub(crate) struct Escape<'a> {
     /// First, as in every frame. Leads to the terms.
     key: Key,
+    /// Written by the handler, loaded by the trampoline behind a call that was left.
+    controls: UnsafeCell<MaybeUninit<usize>>,
+    // To begin with, a `Beginning`.
     /// The function that the trampoline calls.
     shim: Function,
-    /// The trampoline's.
-    saved: UnsafeCell<MaybeUninit<[usize; SAVED]>>,
-    // One word, 0 to begin with.
     state: AtomicU16,
     refused_why: AtomicU16,
     refusals: AtomicU32,
+    /// The trampoline's.
+    saved: UnsafeCell<MaybeUninit<[usize; SAVED]>>,
     /// Written with the first refusal.
     refused_pc: MaybeUninit<AtomicUsize>,
     terms: PhantomData<&'a Terms>,
@@ -96,9 +98,25 @@ pub(crate) struct Escape<'a> {
     exception: UnsafeCell<MaybeUninit<unwind::Exception>>,
 }
 
-const _: () = assert!(offset_of!(Escape<'_>, key) == 0 && offset_of!(Escape<'_>, shim) == FUNCTION);
-const _: () = assert!(offset_of!(Escape<'_>, saved) == SAVES && offset_of!(Escape<'_>, state) % 8 == 0);
+const _: () = assert!(offset_of!(Escape<'_>, key) == 0 && offset_of!(Escape<'_>, controls) == CONTROLS);
+const _: () = assert!(offset_of!(Escape<'_>, shim) == FUNCTION && offset_of!(Escape<'_>, saved) == SAVES);
+const _: () = assert!(offset_of!(Escape<'_>, state) == FUNCTION + offset_of!(Beginning, calm));
 const _: () = assert!(offset_of!(Escape<'_>, refusals) == offset_of!(Escape<'_>, state) + 4);
+
+/// What an [`Escape`] has from the start, besides its key: a constant, copied as a whole. An entry that stores little is a fast one.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(crate) struct Beginning {
+    shim: Function,
+    /// Neither left nor refused: three numbers that may be 0.
+    calm: u64,
+}
+
+impl Beginning {
+    pub(crate) const fn of(shim: Function) -> Self {
+        Self { shim, calm: 0 }
+    }
+}
 
 /// What is known of frames that are being dropped.
 #[derive(Clone, Copy)]
@@ -177,14 +195,11 @@ impl<'a> Escape<'a> {
     /// # Safety
     /// `place` may be written to.
     #[inline(always)]
-    pub(crate) unsafe fn put<C>(place: *mut Self, _ready: Ready, call: &'a C, shim: Function) {
-        let word = |offset| place.cast::<u8>().wrapping_add(offset);
+    pub(crate) unsafe fn put<C>(place: *mut Self, _ready: Ready, call: &'a C, beginning: &Beginning) {
         // SAFETY: by contract.
         unsafe { place.cast::<Key>().write(Key::of_escape(call)) };
-        // SAFETY: by contract.
-        unsafe { word(FUNCTION).cast::<Function>().write(shim) };
-        // SAFETY: by contract. Calm, and not refused: three numbers that may be 0. The rest may be anything.
-        unsafe { word(offset_of!(Self, state)).cast::<u64>().write(0) };
+        // SAFETY: by contract. The rest may be anything.
+        unsafe { place.byte_add(FUNCTION).cast::<Beginning>().write(*beginning) };
     }
 
     /// The escape that this frame is, if it is one.
@@ -202,14 +217,14 @@ impl<'a> Escape<'a> {
     /// Calls the shim through the trampoline, and gives what it gives back; `None` if the call was left by force.
     ///
     /// # Safety
-    /// 1. `this` was [put](Escape::put) there, and its shim may be called with it.
+    /// 1. `this` was [put](Escape::put) there, and its shim may be called with it and the word.
     /// 2. Between the shim and wherever an order finds the thread there are only frames that may be dropped: foreign frames,
     ///    and Rust frames that own nothing.
     /// 3. The call that was given to it begins with its `Terms`, and lasts.
     #[inline(always)]
-    pub(crate) unsafe fn call(this: *mut Self) -> Option<MaybeUninit<usize>> {
+    pub(crate) unsafe fn call(this: *mut Self, word: MaybeUninit<usize>) -> Option<MaybeUninit<usize>> {
         // SAFETY: 1; the handler leaves only with a proof (I2), past frames as in 2, and behind `pass`.
-        unsafe { arch::enter(this.cast()) }
+        unsafe { arch::enter(this.cast(), word) }
     }
 
     fn terms(&self) -> &'a Terms {
@@ -283,8 +298,8 @@ impl<'a> Escape<'a> {
         };
         // SAFETY: in the handler, on the owner's thread, in a state in which nobody has been told to read it (I1).
         unsafe { self.left.get().cast::<Left>().write(left) };
-        // SAFETY: as above, and the trampoline has written what it keeps there: it has called.
-        unsafe { self.saved.get().cast::<usize>().write(controls) };
+        // SAFETY: as above.
+        unsafe { self.controls.get().cast::<usize>().write(controls) };
     }
 }
 
