@@ -208,9 +208,10 @@ impl Call<'_> {
         let Some(owner) = current::owner() else {
             return Ok(Ok(f()));
         };
-        let ready = forced::ready().unwrap_or_else(|| forced::get_ready(facts, owner.record()));
+        let fences = runtime::fences();
+        let ready = forced::get_ready(facts, owner.record(), fences == Fences::Light);
         // SAFETY: by contract.
-        Ok(unsafe { self.cross(ready, self.bits, runtime::fences(), f) })
+        Ok(unsafe { self.cross(ready, self.bits, fences, f) })
     }
 
     /// The call itself, on a thread that is [`ready`](forced::ready).
@@ -286,9 +287,7 @@ impl Call<'_> {
         if self.bits & Region::ABANDON != 0 && self.terms.allowed.is_empty() {
             return Err(CallError::NoModule { label: self.label });
         }
-        if runtime::fences() == Fences::Light {
-            self.fit.set(self.bits);
-        }
+        self.fit.set(self.bits);
         Ok(facts)
     }
 

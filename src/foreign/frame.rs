@@ -37,7 +37,7 @@ use crate::protocol::word::Region;
 pub struct Call<'a> {
     /// First: an escape's key leads to both.
     pub(crate) terms: Terms,
-    /// What its region word is made of, once all that a forced run of it needs was found to be there, and light fences in force: neither changes. 0 before.
+    /// What its region word is made of, once all that a forced run of it needs was found to be there, which does not change. 0 before.
     /// Its owner's alone; lookers do not read it.
     pub(super) fit: Cell<u64>,
     pub(crate) label: &'static str,

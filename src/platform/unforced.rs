@@ -57,7 +57,7 @@ pub(crate) mod forced {
         None
     }
 
-    pub(crate) fn get_ready(facts: &'static Facts, _record: &'static Record) -> Ready {
+    pub(crate) fn get_ready(facts: &'static Facts, _record: &'static Record, _light: bool) -> Ready {
         match facts.0 {}
     }
 

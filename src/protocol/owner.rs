@@ -98,6 +98,7 @@ impl Owner {
         let record = self.record;
         let outer = self.region();
         let outer_frame = record.frame.load(Ordering::Relaxed);
+        debug_assert_eq!(ladder & Region::FRAMED == 0, frame.is_null());
         if !frame.is_null() {
             record.frame.store(frame, Ordering::Release);
         }
@@ -127,15 +128,17 @@ impl Owner {
         })
     }
 
-    /// Step (d). Puts back the frame and the word that were there on entry; the inner frame may go once what is owed is
-    /// paid. Reads nothing of the inner region: reading back what was just stored would be the longest part of a short
+    /// Step (d). Puts back the word that was there on entry, and the frame if that word tells of one; the inner frame may go once
+    /// what is owed is paid. Reads nothing of the inner region: reading back what was just stored would be the longest part of a short
     /// foreign call. Masks restore their level before.
     #[inline(always)]
     pub(crate) fn leave(self, entered: &Entered, fences: Fences) -> AfterLeave {
         let record = self.record;
-        // Before the region word: a looker that the check below misses sees the outer word, and must not find the inner
-        // frame with it. One that sees the inner word with the outer frame is as well off: that one lives on.
-        record.frame.store(entered.frame, Ordering::Release);
+        if entered.outer.has(Region::FRAMED) {
+            // Before the region word: a looker that the check below misses sees the outer word, and must not find the inner
+            // frame with it. One that sees the inner word with the outer frame is as well off: that one lives on.
+            record.frame.store(entered.frame, Ordering::Release);
+        }
         // Full: pairs with the looker's pin and full fence (I4), and with the raiser's RMW and load (I1): one who sees this
         // region as it was before is seen by the next.
         let attention = self.change_region(entered.outer, fences);

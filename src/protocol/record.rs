@@ -27,7 +27,8 @@
 //!   locked with its slot open, is alive and cannot become another thread.
 //! - I4. A frame seen in the region word under a look, after a full fence, stays valid until the unpin, since its owner
 //!   waits in (e). By the same argument as I1, with the look in the place of `PENDING` and (d) in the place of (a). (d)
-//!   puts the outer frame back before the outer region: no word is seen with a frame that is further in and gone.
+//!   puts the outer frame back before the outer region, if that is `FRAMED`: no such word is seen with a frame that is further in
+//!   and gone, and with any other nobody reads one.
 //! - I5. The region word has one writer, the owner.
 //! - I6. *No nudge after its exception.* A raiser's signal falls neither into a region after the one that it was meant for,
 //!   nor into anything after its exception was taken: the owner waits while a raiser is `SENDING` and its signal has

@@ -115,25 +115,34 @@ fn a_frame_is_never_touched_after_its_region_under_membarrier() {
     });
 }
 
-/// A looker that sees the outer region may get the inner one's frame: whole, and for as long as it looks.
+/// A looker that sees the outer region may get the inner one's frame: whole, and for as long as it looks. A region without a frame
+/// between the two leaves the outer one's where it finds it, or puts it back.
 #[test]
 fn nested_frames_are_whole_and_stay() {
-    model(Some(3), || {
-        let (record, futex) = (record(), Arc::new(Futex::default()));
-        let frames = Rc::new([Frame::new(), Frame::new()]);
-        let owner = thread::spawn({
-            let (futex, frames) = (futex.clone(), frames.clone());
-            move || {
-                let owner = Owner::of(record);
-                let outer = enter_framed(owner, &frames[0], Fences::Full);
-                let inner = enter_framed(owner, &frames[1], Fences::Full);
-                leave_framed(owner, inner, &frames[1], Fences::Full, &futex);
-                leave_framed(owner, outer, &frames[0], Fences::Full, &futex);
-            }
+    for bare_between in [false, true] {
+        model(Some(3), move || {
+            let (record, futex) = (record(), Arc::new(Futex::default()));
+            let frames = Rc::new([Frame::new(), Frame::new()]);
+            let owner = thread::spawn({
+                let (futex, frames) = (futex.clone(), frames.clone());
+                move || {
+                    let owner = Owner::of(record);
+                    let outer = enter_framed(owner, &frames[0], Fences::Full);
+                    let between = bare_between
+                        .then(|| owner.enter(Kind::Foreign, 0, std::ptr::null_mut(), Fences::Full));
+                    let inner = enter_framed(owner, &frames[1], Fences::Full);
+                    leave_framed(owner, inner, &frames[1], Fences::Full, &futex);
+                    if let Some(between) = between {
+                        // Whoever looks now looks at the outer frame, or at none.
+                        let _no_frame = owner.leave(&between, Fences::Full);
+                    }
+                    leave_framed(owner, outer, &frames[0], Fences::Full, &futex);
+                }
+            });
+            look(record, full_fence, &futex);
+            owner.join().unwrap();
         });
-        look(record, full_fence, &futex);
-        owner.join().unwrap();
-    });
+    }
 }
 
 /// A looker without its fence reads a frame that is gone: the models above have teeth.

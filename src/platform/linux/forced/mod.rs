@@ -140,8 +140,10 @@ struct Given {
 
 /// What forced regions need of the calling thread.
 struct Own {
-    /// Its record, once `given` is known: one look tells both.
+    /// Its record, once `given` is known and where light fences do: one look tells all three.
     ready: Cell<Option<&'static Record>>,
+    /// Its record, once `given` is known.
+    known: Cell<Option<&'static Record>>,
     given: Cell<Given>,
 }
 
@@ -150,6 +152,7 @@ thread_local! {
     static OWN: Own = const {
         Own {
             ready: Cell::new(None),
+            known: Cell::new(None),
             given: Cell::new(Given { low: 0, alternate: (0, 0, 0), controls: 0 }),
         }
     };
@@ -166,26 +169,33 @@ impl Ready {
     }
 }
 
-/// The calling thread, if it is attached and [`get_ready`] was called since.
+/// The calling thread, if it is attached and [`get_ready`] was called since, where light fences do.
 #[inline(always)]
 pub(crate) fn ready() -> Option<Ready> {
     OWN.with(|own| own.ready.get()).map(Ready)
 }
 
-/// Looks at what the calling thread was given, whose record this is. Forced rungs can be had, as the facts show.
+/// Looks at what the calling thread was given, whose record this is, if that was not done before. Forced rungs can be had, as the
+/// facts show. `light`: whether light fences do, for good.
 #[cold]
-pub(crate) fn get_ready(_facts: &'static Facts, record: &'static Record) -> Ready {
+pub(crate) fn get_ready(_facts: &'static Facts, record: &'static Record, light: bool) -> Ready {
     OWN.with(|own| {
-        own.given.set(look_at_thread());
-        record.order.cell().put_given(own.given.as_ptr().cast());
-        own.ready.set(Some(record));
+        if own.known.get().is_none() {
+            own.given.set(look_at_thread());
+            record.order.cell().put_given(own.given.as_ptr().cast());
+            own.known.set(Some(record));
+        }
+        own.ready.set(light.then_some(record));
     });
     Ready(record)
 }
 
 /// The calling thread gets another record or another alternate stack.
 pub(crate) fn forget() {
-    OWN.with(|own| own.ready.set(None));
+    OWN.with(|own| {
+        own.ready.set(None);
+        own.known.set(None);
+    });
 }
 
 impl<'a> Escape<'a> {
