@@ -56,7 +56,10 @@ const DOZE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The pause between the first looks at a thread whose calls are made to fail.
 const GLANCE: Duration = Duration::from_micros(50);
-/// Rounds without work before the driver sleeps deeply.
+/// How long a ladder may wait for a driver that gets up by itself. Waking it costs more than most of those who were sent a signal take to
+/// meet their exception, and where it has to run on their processor they wait for it.
+const NAP: Duration = Duration::from_micros(100);
+/// Rounds without work before the driver sleeps more deeply.
 const PATIENCE: u32 = 32;
 
 /// Counters of the process so far.
@@ -234,21 +237,20 @@ fn run() {
     let mut watched: HashMap<ThreadId, Watch> = HashMap::new();
     let mut clockwork = Clockwork::new();
     let mut fresh: Vec<Fresh> = Vec::new();
-    let mut idle_rounds = 0;
+    let mut idle = Idle::default();
     loop {
         let dues = watched.values().map(|watch| watch.due);
         let next = dues.chain(fresh.iter().map(|fresh| fresh.patience)).min();
-        sleep(next, &clockwork, idle_rounds);
+        sleep(next.or_else(|| idle.pause()), &clockwork);
         REGISTRY.take_notes(|record, note| take(record, note, &mut fresh, &mut clockwork));
         if BED.at_work() {
             futex::wake_all(BED.stage_word());
         }
         clockwork.visit();
-        idle_rounds = if fresh.is_empty() && watched.is_empty() {
-            idle_rounds + 1
-        } else {
-            0
-        };
+        idle.count(
+            fresh.iter().any(|fresh| fresh.note.has(Note::LADDER)),
+            fresh.is_empty() && watched.is_empty(),
+        );
         // Most of those who were sent a signal will have met their exception by the time that it has arrived.
         let now = Instant::now();
         let mut ready: Vec<Fresh> = fresh.extract_if(.., |fresh| !fresh.may_wait(now)).collect();
@@ -271,6 +273,39 @@ fn run() {
     }
 }
 
+/// How many rounds the driver still expects work in.
+#[derive(Default)]
+struct Idle {
+    naps: u32,
+    dozes: u32,
+}
+
+impl Idle {
+    /// A round: whether a ladder was asked for, and whether there was nothing to do at all.
+    fn count(&mut self, ladder: bool, nothing: bool) {
+        if ladder {
+            self.naps = PATIENCE;
+        }
+        if !nothing {
+            self.dozes = PATIENCE;
+        } else if self.naps > 0 {
+            self.naps -= 1;
+        } else {
+            self.dozes = self.dozes.saturating_sub(1);
+        }
+    }
+
+    /// Until when to sleep if nothing is due; `None` for a deep sleep.
+    fn pause(&self) -> Option<Instant> {
+        let pause = match self {
+            Self { naps: 1.., .. } => NAP,
+            Self { dozes: 1.., .. } => DOZE,
+            _ => return None,
+        };
+        Some(Instant::now() + pause)
+    }
+}
+
 /// Takes a note in.
 fn take(record: &'static Record, note: Note, fresh: &mut Vec<Fresh>, clockwork: &mut Clockwork) {
     let Some(id) = ThreadId::of(record) else { return };
@@ -285,20 +320,16 @@ fn take(record: &'static Record, note: Note, fresh: &mut Vec<Fresh>, clockwork: 
 }
 
 /// Waits for notes, for what is due next or the next visit.
-fn sleep(next: Option<Instant>, clockwork: &Clockwork, idle_rounds: u32) {
+fn sleep(next: Option<Instant>, clockwork: &Clockwork) {
     if REGISTRY.has_notes() {
         return;
     }
-    let pause = match next {
-        Some(due) => Some(due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE)),
-        None if idle_rounds < PATIENCE => Some(DOZE),
-        None => None,
-    };
+    let pause = next.map(|due| due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE));
     let (pause, wakes_at) = clockwork.shorten(pause);
-    let sleep = if pause.is_some_and(|pause| pause <= DOZE) {
-        Sleep::Dozing
-    } else {
-        Sleep::Deep
+    let sleep = match pause {
+        Some(pause) if pause <= NAP => Sleep::Napping,
+        Some(pause) if pause <= DOZE => Sleep::Dozing,
+        _ => Sleep::Deep,
     };
     let word = BED.lie_down(sleep, wakes_at);
     if !REGISTRY.has_notes() {

@@ -135,7 +135,7 @@ impl Drop for Target {
 }
 
 fn compare_ways_out(table: &mut Table) {
-    const SAMPLES: usize = 10_000;
+    const SAMPLES: usize = 30_000;
     let mut target = Target::start();
     let mut samples = [Vec::with_capacity(SAMPLES), Vec::with_capacity(SAMPLES)];
     for round in 0..2 * SAMPLES {

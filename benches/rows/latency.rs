@@ -166,7 +166,7 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) {
 
 fn compare(table: &mut Table, subjects: &'static [Subject], times: f64, processors: [usize; 2]) {
     // As many as it takes for a reference beside itself to have the same p99 within some hundredths; of 3,000 it was a quarter.
-    const SAMPLES: usize = 15_000;
+    const SAMPLES: usize = 30_000;
     let mut target = Target::start(Some(processors));
     let place = if processors[0] == processors[1] {
         "one processor"

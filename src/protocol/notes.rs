@@ -190,6 +190,8 @@ pub(crate) enum Stage {
 /// How the driver sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sleep {
+    /// It wakes by itself in a moment: only a visit before that is a reason to wake it.
+    Napping,
     /// It wakes by itself, and soon: only a ladder, or a visit before that, is a reason to wake it.
     Dozing,
     /// It sleeps until it is told.
@@ -211,10 +213,11 @@ pub(crate) struct Bed {
 
 impl Bed {
     const AWAKE: u32 = 0;
-    const DOZING: u32 = 1;
-    const DEEP: u32 = 2;
+    const NAPPING: u32 = 1;
+    const DOZING: u32 = 2;
+    const DEEP: u32 = 3;
     /// Somebody is about to wake it, or has.
-    const CALLED: u32 = 3;
+    const CALLED: u32 = 4;
 
     const_constructor! {
         pub(crate) fn new() -> Self {
@@ -234,7 +237,11 @@ impl Bed {
     pub(crate) fn rouse(&self, note: Note) -> bool {
         // SeqCst: I1.
         let asleep = load_half_after_rmw(&self.word);
-        let stays = asleep == Self::AWAKE || asleep == Self::DOZING && !note.has(Note::LADDER);
+        let stays = match asleep {
+            Self::AWAKE | Self::NAPPING => true,
+            Self::DOZING => !note.has(Note::LADDER),
+            _ => false,
+        };
         !stays && self.call()
     }
 
@@ -265,6 +272,7 @@ impl Bed {
     pub(crate) fn lie_down(&self, sleep: Sleep, wakes_at: u64) -> u32 {
         self.wakes_at.store(wakes_at, Ordering::Relaxed);
         let word = match sleep {
+            Sleep::Napping => Self::NAPPING,
             Sleep::Dozing => Self::DOZING,
             Sleep::Deep => Self::DEEP,
         };
@@ -384,6 +392,8 @@ mod tests {
             (Some(Dozing), Note::LOOK, false),
             (Some(Dozing), Note::NUDGED, false),
             (Some(Dozing), Note::LADDER, true),
+            (Some(Napping), Note::LOOK, false),
+            (Some(Napping), Note::LADDER, false),
             (None, Note::LADDER, false),
         ] {
             let bed = Bed::new();
@@ -398,8 +408,10 @@ mod tests {
         }
         let bed = Bed::new();
         assert!(!bed.rouse_before(1), "awake");
-        bed.lie_down(Dozing, 100);
-        assert!(!bed.rouse_before(100) && bed.rouse_before(99) && bed.rouse_before(99));
+        for sleep in [Napping, Dozing, Deep] {
+            bed.lie_down(sleep, 100);
+            assert!(!bed.rouse_before(100) && bed.rouse_before(99) && bed.rouse_before(99));
+        }
     }
 
     /// Shows protocol::notes I3.
