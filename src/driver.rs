@@ -3,6 +3,7 @@
 //! Owns: verifying raises into threads that looked as if running, nudging again with back-off, climbing ladders, running
 //! hooks; `climb` has what it does in one look. Leaves to `clockwork` the deadlines, to the raiser the first nudge, to the
 //! handler what a nudge does.
+//! Its waits are punctual: what it does is what others wait for.
 //! Started by the first note, or the first call that may be left by force; blocks every signal; runs where, and as urgently as, who started it.
 //! Leaving a note blocks for nothing, but the first one, which starts the thread, for that; so it may be left in a handler
 //! of the program, on top of whatever its thread does (`protocol::notes`).
@@ -234,18 +235,18 @@ impl Fresh {
 
 fn run() {
     nudge::block_all();
+    futex::be_punctual();
     let mut watched: HashMap<ThreadId, Watch> = HashMap::new();
     let mut clockwork = Clockwork::new();
     let mut fresh: Vec<Fresh> = Vec::new();
-    let mut idle = Idle::default();
+    let mut idle = Idle::new();
+    BED.at_work();
+    futex::wake_all(BED.stage_word());
     loop {
         let dues = watched.values().map(|watch| watch.due);
         let next = dues.chain(fresh.iter().map(|fresh| fresh.patience)).min();
         sleep(next.or_else(|| idle.pause()), &clockwork);
         REGISTRY.take_notes(|record, note| take(record, note, &mut fresh, &mut clockwork));
-        if BED.at_work() {
-            futex::wake_all(BED.stage_word());
-        }
         clockwork.visit();
         idle.count(
             fresh.iter().any(|fresh| fresh.note.has(Note::LADDER)),
@@ -274,13 +275,20 @@ fn run() {
 }
 
 /// How many rounds the driver still expects work in.
-#[derive(Default)]
 struct Idle {
     naps: u32,
     dozes: u32,
 }
 
 impl Idle {
+    /// Who starts a driver has something for it.
+    const fn new() -> Self {
+        Self {
+            naps: 0,
+            dozes: PATIENCE,
+        }
+    }
+
     /// A round: whether a ladder was asked for, and whether there was nothing to do at all.
     fn count(&mut self, ladder: bool, nothing: bool) {
         if ladder {

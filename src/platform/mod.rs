@@ -15,7 +15,7 @@
 //!
 //! | name | contract |
 //! | --- | --- |
-//! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time |
+//! | `futex` | `now`, `wait`, `wake`: sleep while a word has a value, until an absolute time; `be_punctual`: no later |
 //! | `membarrier` | `register`, `is_registered`, `heavy_fence`: a fence on every thread of the process |
 //! | `handler` | `install`, `process`, `this_thread`: own the nudge signal |
 //! | `nudge` | `send` to a pinned record's thread; `reaches_me`; the caller's own signal mask and number; `quiet`: no signal meanwhile |

@@ -27,6 +27,9 @@ pub(crate) mod futex {
         START.get_or_init(Instant::now).elapsed().as_nanos() as u64
     }
 
+    /// The calling thread's waits are as punctual as the system has them.
+    pub(crate) fn be_punctual() {}
+
     /// `true` if it was woken, and so before the deadline: that is not known here.
     pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) -> bool {
         let address = std::ptr::from_ref(word) as usize;

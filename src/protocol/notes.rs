@@ -183,7 +183,7 @@ pub(crate) enum Stage {
     /// Somebody starts it.
     Starting,
     Started,
-    /// It has got as far as its first look at the notes.
+    /// All that it needs for a look at the notes is there.
     AtWork,
 }
 
@@ -322,11 +322,9 @@ impl Bed {
         );
     }
 
-    /// Driver. Whether that is new: then wake who waits on the stage's word.
-    #[must_use]
-    pub(crate) fn at_work(&self) -> bool {
-        self.stage.load(Ordering::Relaxed) != Stage::AtWork as u32
-            && self.stage.swap(Stage::AtWork as u32, Ordering::Release) != Stage::AtWork as u32
+    /// Driver. Wake who waits on the stage's word.
+    pub(crate) fn at_work(&self) {
+        self.stage.store(Stage::AtWork as u32, Ordering::Release);
     }
 
     /// In a forked child: there is no driver.
@@ -422,7 +420,7 @@ mod tests {
         bed.started(false);
         assert_eq!(bed.stage(), Stage::None);
         assert!(bed.begin_start());
-        assert!(bed.at_work() && !bed.at_work());
+        bed.at_work();
         bed.started(true);
         assert_eq!(bed.stage(), Stage::AtWork);
     }

@@ -22,6 +22,12 @@ pub(crate) fn now() -> u64 {
         .wrapping_add(time.tv_nsec as u64)
 }
 
+/// The calling thread's waits end when they are due. By default the kernel may add 50 us to each (its timer slack).
+pub(crate) fn be_punctual() {
+    // One nanosecond: zero would mean the default. Refused by a sandbox at most, and then they are late.
+    let _ = nix::sys::prctl::set_timerslack(1);
+}
+
 /// Sleeps while the low half of `word` is `expected`, at most until `deadline` (nanoseconds of [`now`]; `None` waits for
 /// ever). `true` if it was woken, and so before the deadline.
 pub(crate) fn wait(word: &AtomicU64, expected: u32, deadline: Option<u64>) -> bool {

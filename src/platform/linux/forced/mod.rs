@@ -1,7 +1,7 @@
 //! Leaving a region by force: what the handler does with the orders *unwind* and *abandon*.
 //!
 //! Owns: [`Escape`], the way out that a region keeps on its owner's stack; the two things the handler may do with it; what
-//! it leaves there for the driver to read. Leaves to [`proof`] whether the spot is safe, to [`unwind`] the
+//! it leaves there for the driver to read. Leaves to [`proof`] whether the spot is safe, to [`given`] what the thread is like, to [`unwind`] the
 //! unwinding itself, to `arch` the assembly, to the face the poison and the reports.
 //!
 //! **Signal context:** [`perform`] and what it calls, yes: no allocation, no lock, no thread-local. The rest no.
@@ -21,14 +21,15 @@
 //! - I3. While an unwinding is under way no other forced rung begins: destructors are ours to wait for.
 //!
 //! What is stored on entry is what nobody can find out later, since every region pays for it. Where the trampoline's frame is, the proof
-//! finds on its way; what the thread's stack and its control words are like is told once, when the thread [gets ready](get_ready).
+//! finds on its way; what the thread's stack and its control words are like is told once ([`given`]).
 
 #![allow(unsafe_code)]
 
+mod given;
 mod proof;
 mod unwind;
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 use std::ops::Range;
@@ -42,6 +43,8 @@ use crate::protocol::record::Record;
 use crate::protocol::word::{Level, Region};
 
 pub(crate) use crate::platform::arch::Function;
+use given::Given;
+pub(crate) use given::{Ready, forget, get_ready, ready};
 pub(crate) use proof::{Facts, prepare};
 
 /// Rungs as the handler notes them in [`Record::rung`].
@@ -130,74 +133,6 @@ struct Left {
     boundary: usize,
 }
 
-/// What a thread has had from its start: its stack, and the floating-point control words. Rust code may not change those.
-#[derive(Clone, Copy)]
-struct Given {
-    low: usize,
-    alternate: (usize, usize, libc::c_int),
-    controls: usize,
-}
-
-/// What forced regions need of the calling thread.
-struct Own {
-    /// Its record, once `given` is known and where light fences do: one look tells all three.
-    ready: Cell<Option<&'static Record>>,
-    /// Its record, once `given` is known.
-    known: Cell<Option<&'static Record>>,
-    given: Cell<Given>,
-}
-
-thread_local! {
-    /// Nothing to drop, and a constant to begin with: its address is valid as long as the thread runs code.
-    static OWN: Own = const {
-        Own {
-            ready: Cell::new(None),
-            known: Cell::new(None),
-            given: Cell::new(Given { low: 0, alternate: (0, 0, 0), controls: 0 }),
-        }
-    };
-}
-
-/// The calling thread is attached, and its record leads to what it was given.
-#[derive(Clone, Copy)]
-pub(crate) struct Ready(&'static Record);
-
-impl Ready {
-    #[inline(always)]
-    pub(crate) fn record(self) -> &'static Record {
-        self.0
-    }
-}
-
-/// The calling thread, if it is attached and [`get_ready`] was called since, where light fences do.
-#[inline(always)]
-pub(crate) fn ready() -> Option<Ready> {
-    OWN.with(|own| own.ready.get()).map(Ready)
-}
-
-/// Looks at what the calling thread was given, whose record this is, if that was not done before. Forced rungs can be had, as the
-/// facts show. `light`: whether light fences do, for good.
-#[cold]
-pub(crate) fn get_ready(_facts: &'static Facts, record: &'static Record, light: bool) -> Ready {
-    OWN.with(|own| {
-        if own.known.get().is_none() {
-            own.given.set(look_at_thread());
-            record.order.cell().put_given(own.given.as_ptr().cast());
-            own.known.set(Some(record));
-        }
-        own.ready.set(light.then_some(record));
-    });
-    Ready(record)
-}
-
-/// The calling thread gets another record or another alternate stack.
-pub(crate) fn forget() {
-    OWN.with(|own| {
-        own.ready.set(None);
-        own.known.set(None);
-    });
-}
-
 impl<'a> Escape<'a> {
     /// Puts a way out of a region there, on the terms of `call`, which begins with them. That the thread is `_ready` is what makes it
     /// one.
@@ -209,7 +144,12 @@ impl<'a> Escape<'a> {
         // SAFETY: by contract.
         unsafe { place.cast::<Key>().write(Key::of_escape(call)) };
         // SAFETY: by contract. The rest may be anything.
-        unsafe { place.byte_add(FUNCTION).cast::<Beginning>().write(*beginning) };
+        unsafe {
+            place
+                .wrapping_byte_add(FUNCTION)
+                .cast::<Beginning>()
+                .write(*beginning)
+        };
     }
 
     /// The escape that this frame is, if it is one.
@@ -311,37 +251,6 @@ impl<'a> Escape<'a> {
         // SAFETY: as above.
         unsafe { self.controls.get().cast::<usize>().write(controls) };
     }
-}
-
-/// Asks the system: the answers do not change while the thread lives, except by a call of its own.
-fn look_at_thread() -> Given {
-    // SAFETY: plain data.
-    let mut alternate: libc::stack_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a query that writes there.
-    unsafe { libc::sigaltstack(std::ptr::null(), &raw mut alternate) };
-    Given {
-        low: lowest_of_stack(),
-        alternate: (alternate.ss_sp as usize, alternate.ss_size, alternate.ss_flags),
-        controls: arch::controls(),
-    }
-}
-
-/// The lowest address of the calling thread's stack; the highest of all if the system does not tell, so that nothing lies on it.
-fn lowest_of_stack() -> usize {
-    // SAFETY: plain data that the next call fills.
-    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
-    // SAFETY: asks about the calling thread.
-    let thread = unsafe { libc::pthread_self() };
-    // SAFETY: `attributes` is ours.
-    if unsafe { libc::pthread_getattr_np(thread, &raw mut attributes) } != 0 {
-        return usize::MAX;
-    }
-    let (mut low, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: filled above.
-    let answer = unsafe { libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut size) };
-    // SAFETY: filled above, and not used again.
-    unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
-    if answer == 0 { low as usize } else { usize::MAX }
 }
 
 /// What keeps a rung from being tried at all, before the frames are looked at. The stack reaches from its lowest address to the

@@ -8,7 +8,7 @@ use throwto_fixtures::stuck::Library;
 
 use std::mem::MaybeUninit;
 
-use super::super::{Ready, Terms};
+use super::super::{Beginning, Ready, Terms};
 use super::*;
 use crate::platform::linux::module::Module;
 use crate::protocol::record::Record;
@@ -38,7 +38,7 @@ fn facts(rust: &'static RustText) -> &'static Facts {
     }))
 }
 
-unsafe extern "C-unwind" fn shim(_: *mut ()) -> MaybeUninit<usize> {
+unsafe extern "C-unwind" fn shim(_: *mut (), _: MaybeUninit<usize>) -> MaybeUninit<usize> {
     MaybeUninit::uninit()
 }
 
@@ -53,7 +53,7 @@ impl<'a> Region<'a> {
         let record = Box::leak(Box::new(Record::new(0)));
         let mut escape = Box::new(MaybeUninit::uninit());
         // SAFETY: room for one; terms begin with themselves.
-        unsafe { Escape::put(escape.as_mut_ptr(), Ready(record), terms, shim) };
+        unsafe { Escape::put(escape.as_mut_ptr(), Ready(record), terms, &Beginning::of(shim)) };
         Self { facts, escape }
     }
 
