@@ -212,12 +212,10 @@ impl Entry {
         (entry, ReceiptRef(cell))
     }
 
-    /// The handle without the contents, whose payload is dropped.
+    /// The handle without the contents, whose payload is gone.
     #[inline]
-    fn into_receipt(mut self) -> ReceiptRef {
-        if self.payload.has_destructor() {
-            drop(self.payload.take());
-        }
+    fn into_receipt(self) -> ReceiptRef {
+        debug_assert!(!self.payload.has_destructor(), "it is settled");
         let receipt = ReceiptRef(self.receipt.0);
         std::mem::forget(self);
         receipt

@@ -23,6 +23,7 @@ use crate::sync_shim::Ordering;
 
 mod letters;
 mod needs;
+mod on_top;
 
 /// Rows `a b|c * -> result`: a cell is one word, a choice of words, or any.
 struct Table(Vec<(Vec<&'static str>, &'static str)>);
@@ -164,16 +165,16 @@ fn pairs<T: Copy>(of: [T; 2]) -> impl Iterator<Item = (T, T)> {
 fn each_part_of_a_records_life_admits_what_the_table_says() {
     let table = Table::new(
         "
-        open     raise|clear|revoke|stop|cancel|visit|pin|look|nudge -> yes
-        exiting  raise|clear|revoke                                  -> yes
-        exiting  stop|cancel|visit|pin|look|nudge                    -> no
-        closed   *                                                   -> no
-        ended    *                                                   -> no
-        reused   *                                                   -> no
+        open     raise|clear|revoke|letter|stop|cancel|visit|pin|look|nudge -> yes
+        exiting  raise|clear|revoke                                         -> yes
+        exiting  letter|stop|cancel|visit|pin|look|nudge                    -> no
+        closed   *                                                          -> no
+        ended    *                                                          -> no
+        reused   *                                                          -> no
         ",
     );
     let transitions = [
-        "raise", "clear", "revoke", "stop", "cancel", "visit", "pin", "look", "nudge",
+        "raise", "clear", "revoke", "letter", "stop", "cancel", "visit", "pin", "look", "nudge",
     ];
     for state in ["open", "exiting", "closed", "ended", "reused"] {
         for transition in transitions {
@@ -200,6 +201,10 @@ fn each_part_of_a_records_life_admits_what_the_table_says() {
             let came = match transition {
                 "raise" => {
                     let raised = record.raise(1, first(), Policy::Queue, Fences::Full);
+                    raised.fate == Fate::Accepted
+                }
+                "letter" => {
+                    let raised = record.raise_by_mail(1, first(), Policy::Queue, Fences::Full);
                     raised.fate == Fate::Accepted
                 }
                 "clear" => record.clear(1).is_some(),

@@ -90,6 +90,42 @@ fn an_alternate_stack_of_the_calls_own_is_taken_down() {
     is_left("spin_altstack", Stage::new());
 }
 
+/// Shows platform::linux::forced::proof I2: there is no room for a walk then, and it takes place elsewhere.
+#[test]
+fn a_thread_that_has_a_small_alternate_stack_or_none_is_left_all_the_same() {
+    fn left_on(size: usize) {
+        let mut memory = vec![0_u8; size];
+        let own = libc::stack_t {
+            ss_sp: memory.as_mut_ptr().cast(),
+            ss_flags: if size == 0 { libc::SS_DISABLE } else { 0 },
+            ss_size: size,
+        };
+        // SAFETY: plain data.
+        let mut before: libc::stack_t = unsafe { std::mem::zeroed() };
+        // SAFETY: memory of ours, until the old one is put back.
+        let set = unsafe { libc::sigaltstack(&raw const own, &raw mut before) };
+        assert_eq!(set, 0);
+        let outcome = visit(
+            &abandoned("little room"),
+            "little room",
+            place("spin_o2"),
+            &Stage::new(),
+        );
+        // SAFETY: what was in force before.
+        let restored = unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) };
+        assert_eq!(restored, 0);
+        assert_eq!(outcome.unwrap_err().rung(), Rung::Abandon);
+    }
+    for size in [16 << 10, 0] {
+        let worker = thread::spawn(move || left_on(size));
+        until("in the call", || {
+            info(worker.id()).is_some_and(|thread| thread.region.is_some())
+        });
+        worker.raise(Stop).unwrap();
+        join(worker);
+    }
+}
+
 /// As locks do: `LeftCall::leaks` names it.
 #[test]
 fn a_signal_that_the_call_has_blocked_stays_blocked() {

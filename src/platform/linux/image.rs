@@ -20,6 +20,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use once_cell::race::OnceBox;
+
 /// One loaded object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Image {
@@ -385,17 +387,28 @@ struct Found {
 /// glibc's `_dl_find_object` (2.35), or 0.
 static FIND_OBJECT: AtomicUsize = AtomicUsize::new(0);
 
+/// The program itself, which is never unloaded. The kernel maps it, and where it leaves holes between the segments, glibc tells of
+/// one segment only.
+static PROGRAM: OnceBox<Image> = OnceBox::new();
+
 /// Looks for what [`find_now`] needs; `false` if this system has no async-signal-safe way to find an image. Called once,
 /// in normal context, before the first walk.
 pub(crate) fn prepare() -> bool {
     let function = symbol_address(c"_dl_find_object").unwrap_or(0);
+    if let Some(program) = Image::program() {
+        // Another's is the same.
+        let _ = PROGRAM.set(Box::new(program));
+    }
     FIND_OBJECT.store(function, Ordering::Relaxed);
     function != 0
 }
 
-/// The image that has `pc`, found without a lock. `None` too before [`prepare`], and where the image begins with something
+/// The image that has `pc`, found without a lock. `None` too before [`prepare`], and where a library begins with something
 /// else than an ELF header.
 pub(crate) fn find_now(pc: usize) -> Option<Image> {
+    if let Some(program) = PROGRAM.get().filter(|program| program.segment(pc).is_some()) {
+        return Some(*program);
+    }
     let function = FIND_OBJECT.load(Ordering::Relaxed);
     if function == 0 {
         return None;
