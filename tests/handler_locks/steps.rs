@@ -210,7 +210,8 @@ fn every_instruction(round: impl Fn(ThreadId) -> Vec<Receipt> + Send + 'static) 
         }
         println!("{ROUNDS:?} rounds, to the end of {PASSED:?} instructions");
     });
-    join(stepped.unwrap());
+    // However long that takes: the watchdog is there for a round that does not end.
+    stepped.unwrap().join().unwrap();
 }
 
 /// Ends the process, with the place, when no round ends for half a minute.
