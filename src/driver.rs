@@ -245,7 +245,8 @@ fn run() {
     loop {
         let dues = watched.values().map(|watch| watch.due);
         let next = dues.chain(fresh.iter().map(|fresh| fresh.patience)).min();
-        sleep(next.or_else(|| idle.pause()), &clockwork);
+        let pause = next.map(|due| due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE));
+        sleep(pause.or_else(|| idle.pause()), &clockwork);
         REGISTRY.take_notes(|record, note| take(record, note, &mut fresh, &mut clockwork));
         clockwork.visit();
         idle.count(
@@ -303,14 +304,13 @@ impl Idle {
         }
     }
 
-    /// Until when to sleep if nothing is due; `None` for a deep sleep.
-    fn pause(&self) -> Option<Instant> {
-        let pause = match self {
-            Self { naps: 1.., .. } => NAP,
-            Self { dozes: 1.., .. } => DOZE,
-            _ => return None,
-        };
-        Some(Instant::now() + pause)
+    /// How long to sleep if nothing is due; `None` for a deep sleep.
+    fn pause(&self) -> Option<Duration> {
+        match self {
+            Self { naps: 1.., .. } => Some(NAP),
+            Self { dozes: 1.., .. } => Some(DOZE),
+            _ => None,
+        }
     }
 }
 
@@ -327,12 +327,11 @@ fn take(record: &'static Record, note: Note, fresh: &mut Vec<Fresh>, clockwork: 
     }
 }
 
-/// Waits for notes, for what is due next or the next visit.
-fn sleep(next: Option<Instant>, clockwork: &Clockwork) {
+/// Waits for notes or the next visit, at most for so long.
+fn sleep(pause: Option<Duration>, clockwork: &Clockwork) {
     if REGISTRY.has_notes() {
         return;
     }
-    let pause = next.map(|due| due.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE));
     let (pause, wakes_at) = clockwork.shorten(pause);
     let sleep = match pause {
         Some(pause) if pause <= NAP => Sleep::Napping,
@@ -344,4 +343,33 @@ fn sleep(next: Option<Instant>, clockwork: &Clockwork) {
         futex::wait_on(BED.word(), word, pause.map(|_| wakes_at));
     }
     BED.stand_up();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pauses of one idle round after the other, until it sleeps deeply.
+    fn pauses(mut idle: Idle) -> Vec<Duration> {
+        std::iter::from_fn(|| {
+            let pause = idle.pause();
+            idle.count(false, true);
+            pause
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_driver_naps_after_a_ladder_dozes_after_other_work_and_then_sleeps() {
+        let rounds = |pause| vec![pause; PATIENCE as usize];
+        assert_eq!(pauses(Idle::new()), rounds(DOZE), "it was started for something");
+
+        let mut worked = Idle::new();
+        worked.count(false, false);
+        assert_eq!(pauses(worked), rounds(DOZE));
+
+        let mut climbed = Idle::new();
+        climbed.count(true, false);
+        assert_eq!(pauses(climbed), [rounds(NAP), rounds(DOZE)].concat());
+    }
 }
