@@ -1,5 +1,7 @@
 //! `CancellationToken`, both ways.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -182,8 +184,18 @@ fn a_token_that_races_the_end_of_a_scope_never_hits_what_follows() {
     let _attachment = throwto::attach().unwrap();
     let mut dice = Dice::new(seed());
     let (tokens, received) = channel::<(CancellationToken, u64)>();
+    // Both begin together: a thread that is woken first takes longer than the whole scope.
+    let meeting = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let meet = |who: usize, meeting: &[AtomicU64; 2]| {
+        let round = meeting[who].fetch_add(1, Ordering::SeqCst) + 1;
+        while meeting[1 - who].load(Ordering::SeqCst) < round {
+            std::thread::yield_now();
+        }
+    };
+    let theirs = Arc::clone(&meeting);
     let canceller = std::thread::spawn(move || {
         for (token, patience) in received {
+            meet(1, &theirs);
             for _ in 0..patience {
                 std::hint::spin_loop();
             }
@@ -195,6 +207,7 @@ fn a_token_that_races_the_end_of_a_scope_never_hits_what_follows() {
         let token = CancellationToken::new();
         tokens.send((token.clone(), dice.roll(300))).unwrap();
         let work = dice.roll(300);
+        meet(0, &meeting);
         let outcome = with_token(&token, |_| {
             for _ in 0..work {
                 throwto::safepoint()?;
